@@ -1,0 +1,224 @@
+"""Deep Q-learning of one agent, as pure functions that `vmap` turns into a whole study.
+
+`make_dqn(config, env)` gives `init` and `iterate` for one agent; agents differ by key and by the
+number of training levels they may see, both of which are arrays, so that every member of every
+ensemble of every training-set size trains in one compiled program.
+Differences from the paper are numbered in docs/differences.md.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from hotoven import nets
+from hotoven.learners.experience import (
+    Transition,
+    empty_ring,
+    reset_on_random_level,
+    sample_ring,
+    step_and_reset,
+    write_ring,
+)
+from hotoven.losses import double_td_error, huber, td_error
+from hotoven.types import Env, Net, PyTree
+
+
+@dataclass(frozen=True)
+class DQNConfig:
+    """Settings of one agent's training."""
+
+    net: Literal["cnn", "mlp"] = "cnn"  # network family
+    filters: tuple[int, ...] = (32, 32)  # 3x3 filters per convolution (cnn)
+    hidden: tuple[int, ...] = (128,)  # units per dense layer
+    dropout: float = 0.0  # share of hidden units dropped, in training and in MC-dropout
+    optimizer: Literal["adam", "rmsprop"] = "adam"  # gradient method
+    learning_rate: float = 5e-4  # step size of the gradient method
+    gamma: float = 0.95  # discount per step
+    batch_size: int = 64  # transitions per update
+    replay_capacity: int = 10_240  # transitions kept; a multiple of num_envs
+    num_updates: int = 10_000  # gradient steps in all
+    num_envs: int = 32  # episodes played side by side by one agent
+    steps_per_update: int = 4  # env steps per gradient step; divides num_envs
+    target_period: int = 500  # gradient steps between copies into the target network
+    epsilon_start: float = 1.0  # share of random actions at the start
+    epsilon_end: float = 0.05  # smallest share of random actions
+    epsilon_decay: float = 0.999  # factor on the share of random actions per gradient step
+    double_q: bool = True  # the online network chooses the next action, the target values it
+    huber_delta: float = 1.0  # errors beyond this count linearly
+
+    def __post_init__(self) -> None:
+        _check(self, "net", self.net in ("cnn", "mlp"), "cnn or mlp")
+        _check(self, "optimizer", self.optimizer in ("adam", "rmsprop"), "adam or rmsprop")
+        _check(self, "dropout", 0.0 <= self.dropout < 1.0, "at least 0 and below 1")
+        _check(self, "learning_rate", self.learning_rate > 0.0, "above 0")
+        _check(self, "gamma", 0.0 <= self.gamma <= 1.0, "from 0 to 1")
+        for name in ("batch_size", "num_updates", "num_envs", "steps_per_update", "target_period"):
+            _check(self, name, getattr(self, name) >= 1, "at least 1")
+        for name in ("epsilon_start", "epsilon_end", "epsilon_decay"):
+            _check(self, name, 0.0 <= getattr(self, name) <= 1.0, "from 0 to 1")
+        _check(
+            self,
+            "steps_per_update",
+            self.num_envs % self.steps_per_update == 0,
+            f"a divisor of num_envs ({self.num_envs})",
+        )
+        _check(
+            self,
+            "replay_capacity",
+            self.replay_capacity >= self.num_envs and self.replay_capacity % self.num_envs == 0,
+            f"a positive multiple of num_envs ({self.num_envs})",
+        )
+        _check(self, "huber_delta", self.huber_delta > 0.0, "above 0")
+        _check(
+            self,
+            "num_updates",
+            self.num_updates % self.updates_per_iteration == 0,
+            f"a multiple of num_envs / steps_per_update ({self.updates_per_iteration})",
+        )
+
+    @property
+    def updates_per_iteration(self) -> int:
+        """Gradient steps after each step of all environments."""
+        return self.num_envs // self.steps_per_update
+
+    @property
+    def num_iterations(self) -> int:
+        """Steps of all environments in one training."""
+        return self.num_updates // self.updates_per_iteration
+
+
+class AgentState(NamedTuple):
+    """All that training one agent needs to go on."""
+
+    params: PyTree
+    target: PyTree  # the target network's params
+    optimizer: PyTree
+    replay: Transition  # leaves [replay_capacity, ...]
+    env_state: PyTree  # leaves [E, ...]
+    obs: jax.Array  # [E, *obs_shape]
+    key: jax.Array
+
+
+class Progress(NamedTuple):
+    """What one iteration of one agent shows."""
+
+    loss: jax.Array  # float32[]  mean Huber loss of its updates
+    ended: jax.Array  # int32[4]  training episodes ended, by outcome
+
+
+class Learner(NamedTuple):
+    """One agent's training as pure functions; vmap over `num_levels` and keys or states.
+
+    `t` counts iterations from 0 and is shared by all agents, so that ring positions, exploration
+    and target copies stay scalars under vmap.
+    """
+
+    init: Callable[[PyTree, jax.Array, jax.Array], AgentState]  # (levels, num_levels, key)
+    iterate: Callable[[AgentState, jax.Array, PyTree, jax.Array], tuple[AgentState, Progress]]
+    net: Net
+
+
+def make_net(config: DQNConfig, env: Env) -> Net:
+    """The Q-network: observation -> float32[A]."""
+    if config.net == "mlp":
+        return nets.mlp(env.obs_shape, config.hidden, env.num_actions, config.dropout)
+    return nets.cnn(env.obs_shape, config.filters, config.hidden, env.num_actions, config.dropout)
+
+
+def make_dqn(config: DQNConfig, env: Env) -> Learner:
+    """The learner of one agent on `env`: act, remember, then `updates_per_iteration` updates."""
+    net = make_net(config, env)
+    optimizer = make_optimizer(config.optimizer, config.learning_rate)
+
+    def init(levels: PyTree, num_levels: jax.Array, key: jax.Array) -> AgentState:
+        k_net, k_reset, k_train = jax.random.split(key, 3)
+        params = net.init(k_net)
+        env_state, start = jax.vmap(
+            lambda k: reset_on_random_level(env, levels, num_levels, k)
+        )(jax.random.split(k_reset, config.num_envs))
+        return AgentState(
+            params=params,
+            target=params,
+            optimizer=optimizer.init(params),
+            replay=empty_ring(env, config.replay_capacity, start.obs.dtype),
+            env_state=env_state,
+            obs=start.obs,
+            key=k_train,
+        )
+
+    def act(state: AgentState, epsilon: jax.Array, key: jax.Array) -> jax.Array:
+        """int32[E]: epsilon-greedy actions."""
+        k_explore, k_action = jax.random.split(key)
+        greedy = jax.vmap(net.apply, (None, 0))(state.params, state.obs).argmax(axis=-1)
+        random = jax.random.randint(k_action, greedy.shape, 0, env.num_actions)
+        explores = jax.random.uniform(k_explore, greedy.shape) < epsilon
+        return jnp.where(explores, random, greedy).astype(jnp.int32)
+
+    def loss(params: PyTree, target: PyTree, batch: Transition, key: jax.Array) -> jax.Array:
+        def one(row: Transition, k: jax.Array) -> jax.Array:
+            k_online, k_next = jax.random.split(k)
+            q = net.apply(params, row.obs, k_online)
+            next_q = net.apply(target, row.next_obs)
+            if not config.double_q:
+                return td_error(q, row.action, row.reward, row.terminated, next_q, config.gamma)
+            online = net.apply(jax.lax.stop_gradient(params), row.next_obs, k_next)
+            return double_td_error(
+                q, row.action, row.reward, row.terminated, next_q, online, config.gamma
+            )
+
+        errors = jax.vmap(one)(batch, jax.random.split(key, config.batch_size))
+        return huber(errors, config.huber_delta).mean()
+
+    def iterate(
+        state: AgentState, t: jax.Array, levels: PyTree, num_levels: jax.Array
+    ) -> tuple[AgentState, Progress]:
+        key, k_act, k_step, k_learn = jax.random.split(state.key, 4)
+        num_updates = t * config.updates_per_iteration
+        epsilon = jnp.maximum(
+            config.epsilon_end,
+            config.epsilon_start * config.epsilon_decay ** num_updates.astype(jnp.float32),
+        )
+        action = act(state, epsilon, k_act)
+        env_state, obs, new, outcome = jax.vmap(
+            lambda s, o, a, k: step_and_reset(env, levels, num_levels, s, o, a, k)
+        )(state.env_state, state.obs, action, jax.random.split(k_step, config.num_envs))
+        replay = write_ring(state.replay, new, (t * config.num_envs) % config.replay_capacity)
+        num_filled = jnp.minimum((t + 1) * config.num_envs, config.replay_capacity)
+
+        def update(carry: tuple, u: jax.Array) -> tuple[tuple, jax.Array]:
+            params, target, opt = carry
+            # copied before the update, so that the first copy is of the initial params
+            copies = (num_updates + u) % config.target_period == 0
+            target = jax.lax.cond(copies, lambda: params, lambda: target)
+            k_sample, k_drop = jax.random.split(jax.random.fold_in(k_learn, u))
+            batch = sample_ring(replay, num_filled, config.batch_size, k_sample)
+            value, grads = jax.value_and_grad(loss)(params, target, batch, k_drop)
+            changes, opt = optimizer.update(grads, opt, params)
+            return (optax.apply_updates(params, changes), target, opt), value
+
+        (params, target, opt), losses = jax.lax.scan(
+            update,
+            (state.params, state.target, state.optimizer),
+            jnp.arange(config.updates_per_iteration),
+        )
+        ended = (outcome[:, None] == jnp.arange(4)).sum(axis=0).astype(jnp.int32)
+        state = AgentState(params, target, opt, replay, env_state, obs, key)
+        return state, Progress(losses.mean(), ended)
+
+    return Learner(init, iterate, net)
+
+
+def make_optimizer(name: str, learning_rate: float) -> optax.GradientTransformation:
+    """Adam, or RMSProp with the decay and epsilon of Mnih et al. 2015 (0.95, 0.01)."""
+    if name == "adam":
+        return optax.adam(learning_rate)
+    return optax.rmsprop(learning_rate, decay=0.95, eps=0.01, centered=True)
+
+
+def _check(config: DQNConfig, name: str, holds: bool, allowed: str) -> None:
+    if not holds:
+        raise ValueError(f"{name} must be {allowed}, got {getattr(config, name)!r}")

@@ -1,0 +1,195 @@
+"""Level sets: made from ids, kept disjoint by content, taken apart, saved and loaded.
+
+A level is data. What a level holds is known only to its environment; here it is a pytree of arrays
+with a leading axis [L], an id and a digest of its content. Unseen means unseen: sets are disjoint
+by digest, not by id, and what was dropped for that is counted.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import jax
+import numpy as np
+
+from hotoven.storage import read_arrays, write_arrays
+from hotoven.types import Env, LevelSet
+
+# Each role draws its ids from a range of its own; within it, a seed picks 2**32 consecutive ids.
+ROLES: Final = ("train", "validation", "test")
+IDS_PER_SEED: Final = 2**32
+IDS_PER_ROLE: Final = 2**48
+MAX_SEED: Final = IDS_PER_ROLE // IDS_PER_SEED - 1
+DRAW: Final = 1024  # levels generated at a time while a set is filled
+DIGEST_BYTES: Final = 16
+
+
+class Split(NamedTuple):
+    """Three level sets with no level in common. Training sets of a study are prefixes of `train`."""
+
+    train: LevelSet
+    validation: LevelSet  # for tuning and thresholds
+    test: LevelSet  # looked at once, at the end
+
+
+def make_levels(env: Env, ids: np.ndarray) -> LevelSet:
+    """The levels of those ids, duplicates included."""
+    ids = np.asarray(ids, np.int64)
+    levels, facts = env.generate(ids)
+    return LevelSet(levels, ids, _digests(levels), facts, env.name, env.version)
+
+
+def split(env: Env, num_train: int, num_validation: int, num_test: int, seed: int = 0) -> Split:
+    """Training, validation and test levels, disjoint by content.
+
+    The test set is filled first and does not depend on the other sizes; a larger training set
+    begins with the smaller one. `num_duplicates` of each set counts the levels that were drawn for
+    it and dropped because the set itself or an earlier one already held their content.
+
+    Raises:
+      ValueError: a size is negative, the seed is out of range, or the family of levels is so small
+        that a set cannot be filled.
+    """
+    if not 0 <= seed <= MAX_SEED:
+        raise ValueError(f"level seed must be from 0 to {MAX_SEED}, got {seed}")
+    taken: set[bytes] = set()
+    test = _fill(env, "test", num_test, seed, taken)
+    validation = _fill(env, "validation", num_validation, seed, taken)
+    train = _fill(env, "train", num_train, seed, taken)
+    return Split(train, validation, test)
+
+
+def take(level_set: LevelSet, index: np.ndarray | slice) -> LevelSet:
+    """Those levels of a set, in that order."""
+    return LevelSet(
+        jax.tree.map(lambda leaf: leaf[index], level_set.levels),
+        level_set.ids[index],
+        level_set.digests[index],
+        {name: fact[index] for name, fact in level_set.facts.items()},
+        level_set.family,
+        level_set.version,
+        level_set.num_duplicates,
+    )
+
+
+def set_hash(level_set: LevelSet) -> str:
+    """32 hex digits that name the content and the order of a set."""
+    head = f"{level_set.family}/{level_set.version}/{len(level_set)}".encode()
+    digest = hashlib.blake2b(head + level_set.digests.tobytes(), digest_size=DIGEST_BYTES)
+    return digest.hexdigest()
+
+
+def save(path: Path, level_set: LevelSet) -> None:
+    """Writes a set as one safetensors file."""
+    arrays = {f"levels.{name}": leaf for name, leaf in _named(level_set.levels).items()}
+    arrays |= {f"facts.{name}": fact for name, fact in level_set.facts.items()}
+    arrays |= {"ids": level_set.ids, "digests": level_set.digests}
+    about = {
+        "family": level_set.family,
+        "version": level_set.version,
+        "num_duplicates": level_set.num_duplicates,
+        "hash": set_hash(level_set),
+    }
+    write_arrays(path, arrays, {"level_set": json.dumps(about)})
+
+
+def load(path: Path, env: Env) -> LevelSet:
+    """Reads a set of `env`'s levels and checks every digest.
+
+    Raises:
+      ValueError: the file is missing, damaged, of another environment or generator version, or its
+        levels are not those its digests name.
+    """
+    arrays, metadata = read_arrays(path)
+    if "level_set" not in metadata:
+        raise ValueError(f"{path} holds no level set")
+    about = json.loads(metadata["level_set"])
+    if (about["family"], about["version"]) != (env.name, env.version):
+        raise ValueError(
+            f"{path} holds {about['family']} levels of generator version {about['version']}, "
+            f"this is {env.name} version {env.version}"
+        )
+    pattern, _ = env.generate(np.zeros(0, np.int64))
+    try:
+        leaves = {name: arrays[f"levels.{name}"] for name in _named(pattern)}
+    except KeyError as error:
+        raise ValueError(f"{path} lacks the array {error}") from None
+    levels = jax.tree.unflatten(jax.tree.structure(pattern), list(leaves.values()))
+    facts = {
+        name.removeprefix("facts."): array
+        for name, array in arrays.items()
+        if name.startswith("facts.")
+    }
+    level_set = LevelSet(
+        levels,
+        arrays["ids"],
+        arrays["digests"],
+        facts,
+        about["family"],
+        about["version"],
+        about["num_duplicates"],
+    )
+    if set_hash(level_set) != about["hash"] or (_digests(levels) != level_set.digests).any():
+        raise ValueError(f"{path} is damaged: its levels are not those its digests name")
+    return level_set
+
+
+def _fill(env: Env, role: str, count: int, seed: int, taken: set[bytes]) -> LevelSet:
+    """`count` levels of a role that are not in `taken`, which they join."""
+    if count < 0:
+        raise ValueError(f"number of {role} levels must not be negative, got {count}")
+    first = ROLES.index(role) * IDS_PER_ROLE + seed * IDS_PER_SEED
+    parts: list[LevelSet] = []
+    found = drawn = 0
+    while found < count:
+        if drawn > 100 * (count + DRAW):
+            raise ValueError(
+                f"only {found} different {role} levels in {drawn} draws, {count} are needed: "
+                "the settings leave too few different levels"
+            )
+        batch = make_levels(env, np.arange(first + drawn, first + drawn + DRAW))
+        fresh = []
+        for index, digest in enumerate(batch.digests):
+            drawn += 1
+            if digest.tobytes() in taken:
+                continue
+            taken.add(digest.tobytes())
+            fresh.append(index)
+            found += 1
+            if found == count:
+                break
+        parts.append(take(batch, np.array(fresh, np.int64)))
+    if not parts:
+        return make_levels(env, np.zeros(0, np.int64))
+    return LevelSet(
+        jax.tree.map(lambda *leaves: np.concatenate(leaves), *[part.levels for part in parts]),
+        np.concatenate([part.ids for part in parts]),
+        np.concatenate([part.digests for part in parts]),
+        {
+            name: np.concatenate([part.facts[name] for part in parts])
+            for name in parts[0].facts
+        },
+        env.name,
+        env.version,
+        drawn - found,
+    )
+
+
+def _digests(levels: object) -> np.ndarray:
+    """uint8[L, 16]: BLAKE2b of each level's arrays, names and shapes included."""
+    named = _named(levels)
+    head = repr([(name, leaf.dtype.str, leaf.shape[1:]) for name, leaf in named.items()]).encode()
+    rows = [np.ascontiguousarray(leaf).reshape(len(leaf), -1).view(np.uint8) for leaf in named.values()]
+    content = np.concatenate(rows, axis=1)
+    digests = [hashlib.blake2b(head + row.tobytes(), digest_size=DIGEST_BYTES).digest() for row in content]
+    return np.frombuffer(b"".join(digests), np.uint8).reshape(len(content), DIGEST_BYTES)
+
+
+def _named(levels: object) -> dict[str, np.ndarray]:
+    """The leaves of stacked levels by name, e.g. "cells"."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(levels)
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="."): np.asarray(leaf)
+        for path, leaf in leaves
+    }

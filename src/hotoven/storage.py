@@ -1,0 +1,105 @@
+"""Files that are either whole or not there: bytes, JSON, arrays and tables, written atomically.
+
+Everything is written to a temporary name in the same folder, synced, and renamed over the target.
+Arrays are safetensors, tables are Parquet; nothing is ever pickled.
+"""
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from safetensors import SafetensorError, safe_open
+from safetensors import numpy as safetensors_numpy
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes `content` to `path` so that a reader sees the old file or the new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)  # mkstemp gives 0600
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # the rename itself
+    finally:
+        os.close(folder)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes `content` as indented JSON. NaN is refused: a number that does not exist is null."""
+    write_bytes(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    """What `path` holds.
+
+    Raises:
+      ValueError: the file is missing or is not JSON; the message names it.
+    """
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise ValueError(f"no file {path}") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not JSON: {error}") from None
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
+    """Writes named arrays and text as one safetensors file."""
+    # ascontiguousarray would turn a scalar into a vector, so only what needs it is copied.
+    whole = {
+        name: array if array.flags.c_contiguous else np.ascontiguousarray(array)
+        for name, array in ((name, np.asarray(array)) for name, array in arrays.items())
+    }
+    write_bytes(path, safetensors_numpy.save(whole, dict(metadata)))
+
+
+def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """The arrays and the text of a safetensors file.
+
+    Raises:
+      ValueError: the file is missing, cut short or of another format; the message names it.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return arrays, file.metadata() or {}
+    except FileNotFoundError:
+        raise ValueError(f"no file {path}") from None
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} is not a whole safetensors file: {error}") from None
+
+
+def write_table(path: Path, columns: Mapping[str, Any]) -> None:
+    """Writes named columns (arrays [rows], or pyarrow arrays) as one Parquet file."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table(dict(columns)), sink, compression="zstd")
+    write_bytes(path, sink.getvalue().to_pybytes())
+
+
+def read_table(path: Path) -> pa.Table:
+    """The table in a Parquet file.
+
+    Raises:
+      ValueError: the file is missing or is not Parquet; the message names it.
+    """
+    try:
+        return pq.read_table(path)
+    except FileNotFoundError:
+        raise ValueError(f"no file {path}") from None
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ValueError(f"{path} is not a whole Parquet file: {error}") from None

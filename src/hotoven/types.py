@@ -1,0 +1,113 @@
+"""Every record and protocol of the package, with shapes. Imports nothing of ours.
+
+Axes, everywhere: L levels, T steps, M ensemble members, A actions, R independent replications.
+Records are written for one level, one agent and one step; `jax.vmap` adds the other axes.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple, Protocol
+
+import jax
+import numpy as np
+
+# How an episode stands. Mutually exclusive: an episode ends in exactly one of the last three.
+RUNNING: Final = 0
+SOLVED: Final = 1  # terminates: the future is worth 0
+CATASTROPHE: Final = 2  # terminates: the future is worth 0
+TIMEOUT: Final = 3  # truncates: the learner bootstraps from the last observation
+OUTCOMES: Final = ("running", "solved", "catastrophe", "timeout")
+
+# One environment's level, state or a policy's memory: a pytree of arrays that only its owner reads.
+PyTree = Any
+
+
+class TimeStep(NamedTuple):
+    """What one step of an environment shows. No batch axis: vmap adds it."""
+
+    obs: jax.Array  # [*obs_shape], after the step and before any reset: the fatal frame included
+    reward: jax.Array  # float32[]
+    outcome: jax.Array  # int8[]  RUNNING, SOLVED, CATASTROPHE or TIMEOUT
+    cause: jax.Array  # int8[]  what ended the episode, an index into env.causes; 0 while running
+
+
+class AgentOutput(NamedTuple):
+    """What one network says of one observation."""
+
+    preferences: jax.Array  # float32[A]  DQN: Q-values; PPO: action probabilities
+    value: jax.Array  # float32[]  worth of the state; DQN: the largest Q-value
+
+
+class Decision(NamedTuple):
+    """What a policy does in one state, and why."""
+
+    action: jax.Array  # int32[]
+    preferences: jax.Array  # float32[A]  the ranking behind the action, larger is better
+    risk: jax.Array  # float32[]  larger is more dangerous; the scale is the policy's own
+    blocked: jax.Array  # bool[A]  actions that the policy refused to take
+    intervened: jax.Array  # bool[]  True where a wrapper changed the action of the policy inside
+
+
+@dataclass(frozen=True)
+class LevelSet:
+    """Levels of one family, stacked, with what identifies them. Host arrays; made by `levels.py`."""
+
+    levels: PyTree  # leaves [L, ...]
+    ids: np.ndarray  # int64[L]  the seed of each level
+    digests: np.ndarray  # uint8[L, 16]  BLAKE2b of each level's content
+    facts: Mapping[str, np.ndarray]  # name -> [L], e.g. the length of the shortest safe path
+    family: str  # the environment's name, e.g. "lavagrid"
+    version: int  # of the generator: within one version an id means the same level for ever
+    num_duplicates: int = 0  # levels dropped because their content was already taken
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+class Env(Protocol):
+    """One level, one agent; pure. Implementations are frozen dataclasses of plain Python values.
+
+    There is no auto-reset inside: training wraps an env, adapters offer Gymnasium's three modes.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def num_actions(self) -> int: ...
+    @property
+    def action_names(self) -> tuple[str, ...]: ...
+    @property
+    def obs_shape(self) -> tuple[int, ...]: ...
+    @property
+    def max_steps(self) -> int: ...
+    @property
+    def causes(self) -> tuple[str, ...]:
+        """Names of what can end an episode; causes[0] is "" (still running)."""
+        ...
+
+    def reset(self, level: PyTree) -> tuple[PyTree, TimeStep]: ...
+    def step(self, state: PyTree, action: jax.Array) -> tuple[PyTree, TimeStep]: ...
+    def render(self, state: PyTree, scale: int) -> jax.Array:
+        """uint8[height, width, 3], a picture for people; scale is pixels per cell."""
+        ...
+
+    def generate(self, ids: np.ndarray) -> tuple[PyTree, Mapping[str, np.ndarray]]:
+        """Levels (leaves [L, ...]) and facts ([L]) of the given ids; host side, numpy only."""
+        ...
+
+
+class Policy(Protocol):
+    """Chooses actions. Implementations are frozen pytree dataclasses whose thresholds are leaves."""
+
+    def init(self, key: jax.Array) -> PyTree:
+        """The memory at the start of an episode."""
+        ...
+
+    def act(self, memory: PyTree, obs: jax.Array, key: jax.Array) -> tuple[PyTree, Decision]: ...
+
+
+class Net(NamedTuple):
+    """A network as a pair of pure functions."""
+
+    init: Callable[[jax.Array], PyTree]  # key -> params
+    apply: Callable[..., jax.Array]  # (params, obs, key=None) -> float32[num_outputs]
