@@ -7,6 +7,8 @@ by digest, not by id, and what was dropped for that is counted.
 
 import hashlib
 import json
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -26,7 +28,7 @@ DIGEST_BYTES: Final = 16
 
 
 class Split(NamedTuple):
-    """Three level sets with no level in common. Training sets of a study are prefixes of `train`."""
+    """Three level sets with no level in common. A study's training sets are prefixes of `train`."""
 
     train: LevelSet
     validation: LevelSet  # for tuning and thresholds
@@ -91,48 +93,58 @@ def save(path: Path, level_set: LevelSet) -> None:
         "num_duplicates": level_set.num_duplicates,
         "hash": set_hash(level_set),
     }
+    about["checksum"] = _checksum(about, arrays)
     write_arrays(path, arrays, {"level_set": json.dumps(about)})
 
 
 def load(path: Path, env: Env) -> LevelSet:
-    """Reads a set of `env`'s levels and checks every digest.
+    """Reads a set of `env`'s levels and checks all that it says.
 
     Raises:
-      ValueError: the file is missing, damaged, of another environment or generator version, or its
-        levels are not those its digests name.
+      ValueError: the file is missing, damaged, of another environment or generator version, or of
+        levels that do not fit `env`'s settings.
     """
     arrays, metadata = read_arrays(path)
     if "level_set" not in metadata:
         raise ValueError(f"{path} holds no level set")
-    about = json.loads(metadata["level_set"])
+    damaged = f"{path} is damaged: its content is not what its checksum names"
+    try:
+        about = json.loads(metadata["level_set"])
+    except json.JSONDecodeError:
+        raise ValueError(damaged) from None
+    if about.pop("checksum", None) != _checksum(about, arrays):
+        raise ValueError(damaged)
     if (about["family"], about["version"]) != (env.name, env.version):
         raise ValueError(
             f"{path} holds {about['family']} levels of generator version {about['version']}, "
             f"this is {env.name} version {env.version}"
         )
     pattern, _ = env.generate(np.zeros(0, np.int64))
-    try:
-        leaves = {name: arrays[f"levels.{name}"] for name in _named(pattern)}
-    except KeyError as error:
-        raise ValueError(f"{path} lacks the array {error}") from None
-    levels = jax.tree.unflatten(jax.tree.structure(pattern), list(leaves.values()))
-    facts = {
-        name.removeprefix("facts."): array
-        for name, array in arrays.items()
-        if name.startswith("facts.")
-    }
-    level_set = LevelSet(
+    leaves = []
+    for name, leaf in _named(pattern).items():
+        stored = arrays.get(f"levels.{name}", np.zeros(0))
+        if (stored.dtype, stored.shape[1:]) != (leaf.dtype, leaf.shape[1:]):
+            raise ValueError(
+                f"{path} does not fit these settings of {env.name}: the {name} of a level must be "
+                f"{leaf.dtype}{list(leaf.shape[1:])}, got {stored.dtype}{list(stored.shape[1:])}"
+            )
+        leaves.append(stored)
+    levels = jax.tree.unflatten(jax.tree.structure(pattern), leaves)
+    if not np.array_equal(_digests(levels), arrays["digests"]):
+        raise ValueError(f"{path} is damaged: its levels are not those its digests name")
+    return LevelSet(
         levels,
         arrays["ids"],
         arrays["digests"],
-        facts,
+        {
+            name.removeprefix("facts."): array
+            for name, array in arrays.items()
+            if name.startswith("facts.")
+        },
         about["family"],
         about["version"],
         about["num_duplicates"],
     )
-    if set_hash(level_set) != about["hash"] or (_digests(levels) != level_set.digests).any():
-        raise ValueError(f"{path} is damaged: its levels are not those its digests name")
-    return level_set
 
 
 def _fill(env: Env, role: str, count: int, seed: int, taken: set[bytes]) -> LevelSet:
@@ -166,10 +178,7 @@ def _fill(env: Env, role: str, count: int, seed: int, taken: set[bytes]) -> Leve
         jax.tree.map(lambda *leaves: np.concatenate(leaves), *[part.levels for part in parts]),
         np.concatenate([part.ids for part in parts]),
         np.concatenate([part.digests for part in parts]),
-        {
-            name: np.concatenate([part.facts[name] for part in parts])
-            for name in parts[0].facts
-        },
+        {name: np.concatenate([part.facts[name] for part in parts]) for name in parts[0].facts},
         env.name,
         env.version,
         drawn - found,
@@ -180,10 +189,25 @@ def _digests(levels: object) -> np.ndarray:
     """uint8[L, 16]: BLAKE2b of each level's arrays, names and shapes included."""
     named = _named(levels)
     head = repr([(name, leaf.dtype.str, leaf.shape[1:]) for name, leaf in named.items()]).encode()
-    rows = [np.ascontiguousarray(leaf).reshape(len(leaf), -1).view(np.uint8) for leaf in named.values()]
+    # The width is spelled out: reshape cannot work out a -1 for an empty set.
+    rows = [
+        np.ascontiguousarray(leaf).reshape(len(leaf), math.prod(leaf.shape[1:])).view(np.uint8)
+        for leaf in named.values()
+    ]
     content = np.concatenate(rows, axis=1)
-    digests = [hashlib.blake2b(head + row.tobytes(), digest_size=DIGEST_BYTES).digest() for row in content]
+    digests = [
+        hashlib.blake2b(head + row.tobytes(), digest_size=DIGEST_BYTES).digest() for row in content
+    ]
     return np.frombuffer(b"".join(digests), np.uint8).reshape(len(content), DIGEST_BYTES)
+
+
+def _checksum(about: Mapping[str, object], arrays: Mapping[str, np.ndarray]) -> str:
+    """32 hex digits that change with anything a saved set says, ids and facts included."""
+    summary = hashlib.blake2b(json.dumps(about, sort_keys=True).encode(), digest_size=DIGEST_BYTES)
+    for name, array in sorted(arrays.items()):
+        summary.update(f"{name} {array.dtype.str} {array.shape}".encode())
+        summary.update(np.ascontiguousarray(array).tobytes())
+    return summary.hexdigest()
 
 
 def _named(levels: object) -> dict[str, np.ndarray]:

@@ -42,7 +42,8 @@ class Decision(NamedTuple):
     """What a policy does in one state, and why."""
 
     action: jax.Array  # int32[]
-    preferences: jax.Array  # float32[A]  the ranking behind the action, larger is better
+    wanted: jax.Array  # int32[]  what the policy inside chose; other than `action` where intervened
+    preferences: jax.Array  # float32[A]  the ranking behind `wanted`, larger is better
     risk: jax.Array  # float32[]  larger is more dangerous; the scale is the policy's own
     blocked: jax.Array  # bool[A]  actions that the policy refused to take
     intervened: jax.Array  # bool[]  True where a wrapper changed the action of the policy inside
@@ -104,6 +105,18 @@ class Policy(Protocol):
         ...
 
     def act(self, memory: PyTree, obs: jax.Array, key: jax.Array) -> tuple[PyTree, Decision]: ...
+
+
+class Trace(NamedTuple):
+    """What recorded episodes hold, step by step: leaves [L, T, ...]."""
+
+    decision: Decision
+    outcome: jax.Array  # int8[L, T]  after the action
+    cause: jax.Array  # int8[L, T]
+    reward: jax.Array  # float32[L, T]
+    dangerous: jax.Array  # bool[L, T, A]  the truth: actions that would be a catastrophe at once
+    probes: PyTree  # leaves [L, T, ...]: the networks' outputs in the state before the action
+    valid: jax.Array  # bool[L, T]  True up to and including the last step
 
 
 class Net(NamedTuple):

@@ -194,9 +194,7 @@ class LavaGrid:
             return picture
         outside = jnp.zeros(len(CHANNELS), jnp.uint8).at[0].set(1)
         height, width, _ = self.obs_shape
-        padded = jnp.broadcast_to(
-            outside, (3 * self.height - 2, 3 * self.width - 2, len(CHANNELS))
-        )
+        padded = jnp.broadcast_to(outside, (3 * self.height - 2, 3 * self.width - 2, len(CHANNELS)))
         padded = jax.lax.dynamic_update_slice(padded, picture, (self.height - 1, self.width - 1, 0))
         return jax.lax.dynamic_slice(
             padded,

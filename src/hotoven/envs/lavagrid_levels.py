@@ -39,8 +39,8 @@ class Generator:
 
     def __post_init__(self) -> None:
         for field in ("height", "width"):
-            if not 2 <= getattr(self, field) <= 64:
-                raise ValueError(f"{field} must be from 2 to 64, got {getattr(self, field)}")
+            if not 1 <= getattr(self, field) <= 64:
+                raise ValueError(f"{field} must be from 1 to 64, got {getattr(self, field)}")
         for field in ("wall_density", "lava_density"):
             if not 0.0 <= getattr(self, field) < 1.0:
                 raise ValueError(
@@ -165,6 +165,8 @@ def from_ascii(text: str) -> Level:
       ValueError: an unknown symbol, rows of unequal length, or the wrong number of S or G.
     """
     rows = [line.strip() for line in text.strip().splitlines() if line.strip()]
+    if not rows:
+        raise ValueError("a level needs at least one row, got none")
     if len({len(row) for row in rows}) != 1:
         raise ValueError(
             f"rows must have one length, got lengths {', '.join(str(len(row)) for row in rows)}"

@@ -1,0 +1,178 @@
+"""Agents as files: training in chunks with checkpoints, ensembles saved and loaded.
+
+Training many agents is `vmap` over one learner; this module adds what needs a host: progress,
+checkpoints that survive a kill, and the stop on a loss that is not a number.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hotoven.learners.dqn import AgentState, DQNConfig, Learner
+from hotoven.storage import read_arrays, write_arrays
+from hotoven.types import CATASTROPHE, SOLVED, PyTree
+
+
+class TrainingDiverged(RuntimeError):
+    """A loss became NaN or infinite."""
+
+
+class ChunkReport(NamedTuple):
+    """What one chunk of training shows; arrays have one entry per agent."""
+
+    num_updates: int  # gradient steps done so far
+    loss: np.ndarray  # float32  mean loss in the chunk
+    num_episodes: np.ndarray  # int64  training episodes ended in the chunk, exploration included
+    solved: np.ndarray  # float64  share of them solved; NaN where none ended
+    catastrophe: np.ndarray  # float64  share of them ended in a catastrophe
+
+
+@dataclass(frozen=True)
+class Chunks:
+    """How a training is cut: fixed points, so that a resumed run repeats an uninterrupted one."""
+
+    num_iterations: int  # in all
+    size: int  # iterations per chunk; the last may be shorter
+
+    def after(self, done: int) -> int:
+        """Iterations done at the end of the chunk that starts after `done` iterations."""
+        return min(done + self.size, self.num_iterations)
+
+
+def train(
+    config: DQNConfig,
+    learner: Learner,
+    levels: PyTree,
+    num_levels: np.ndarray,
+    keys: jax.Array,
+    chunks: Chunks,
+    checkpoint: Path | None = None,
+    on_chunk: Callable[[ChunkReport], None] = lambda report: None,
+) -> PyTree:
+    """Params of all agents (leaves [agents, ...]), trained side by side in one compiled program.
+
+    Agent i plays the first `num_levels[i]` of `levels` (leaves [L, ...]) and starts from `keys[i]`.
+    With a `checkpoint` path the state is written there after every chunk, and training goes on
+    from what it holds.
+
+    Raises:
+      TrainingDiverged: a loss is NaN or infinite; the checkpoint holds the last good state.
+      ValueError: the checkpoint is damaged or belongs to other settings.
+    """
+    levels = jax.tree.map(jnp.asarray, levels)
+    sizes = jnp.asarray(num_levels, jnp.int32)
+    init = jax.jit(jax.vmap(learner.init, (None, 0, 0)))
+    done = 0
+    if checkpoint is not None and checkpoint.exists():
+        state, done = load_state(checkpoint, jax.eval_shape(init, levels, sizes, keys), config)
+    else:
+        state = init(levels, sizes, keys)
+
+    @partial(jax.jit, static_argnames="count", donate_argnums=0)
+    def chunk(state: AgentState, first: jax.Array, count: int) -> tuple[AgentState, PyTree]:
+        def body(state: AgentState, t: jax.Array) -> tuple[AgentState, PyTree]:
+            return jax.vmap(learner.iterate, (0, None, None, 0))(state, t, levels, sizes)
+
+        return jax.lax.scan(body, state, first + jnp.arange(count))
+
+    while done < chunks.num_iterations:
+        upto = chunks.after(done)
+        state, progress = chunk(state, jnp.int32(done), count=upto - done)
+        loss = np.asarray(progress.loss)  # [iterations, agents]
+        if not np.isfinite(loss).all():
+            agents = np.flatnonzero(~np.isfinite(loss).all(axis=0))
+            kept = f"the last good state is in {checkpoint}" if checkpoint else "nothing was kept"
+            raise TrainingDiverged(
+                f"the loss of agents {agents.tolist()} became NaN or infinite between updates "
+                f"{done * config.updates_per_iteration} and {upto * config.updates_per_iteration} "
+                f"(learning_rate {config.learning_rate}); {kept}"
+            )
+        done = upto
+        if checkpoint is not None:
+            save_state(checkpoint, state, done, config)
+        on_chunk(_report(done * config.updates_per_iteration, loss, np.asarray(progress.ended)))
+    return state.params
+
+
+def _report(num_updates: int, loss: np.ndarray, ended: np.ndarray) -> ChunkReport:
+    counts = ended.astype(np.int64).sum(axis=0)  # [agents, outcomes]
+    episodes = counts[:, 1:].sum(axis=1)
+    with np.errstate(invalid="ignore"):
+        solved, catastrophe = counts[:, SOLVED] / episodes, counts[:, CATASTROPHE] / episodes
+    return ChunkReport(num_updates, loss.mean(axis=0), episodes, solved, catastrophe)
+
+
+def save_state(path: Path, state: AgentState, done: int, config: DQNConfig) -> None:
+    """Writes a training state after `done` iterations."""
+    about = {"iterations": done, "config": repr(config)}
+    write_arrays(path, to_arrays(state), {"training": json.dumps(about)})
+
+
+def load_state(path: Path, pattern: PyTree, config: DQNConfig) -> tuple[AgentState, int]:
+    """The training state in `path` and the iterations done; `pattern` gives shapes and dtypes.
+
+    Raises:
+      ValueError: the file is damaged or belongs to other settings.
+    """
+    arrays, metadata = read_arrays(path)
+    about = json.loads(metadata.get("training", "{}"))
+    if about.get("config") != repr(config):
+        raise ValueError(f"{path} belongs to a training with other settings: {about.get('config')}")
+    return from_arrays(arrays, pattern, path), about["iterations"]
+
+
+def save_params(path: Path, params: PyTree, about: dict[str, object]) -> None:
+    """Writes an ensemble's params (leaves [M, ...]) with what is known of it as JSON."""
+    write_arrays(path, to_arrays(params), {"agent": json.dumps(about)})
+
+
+def load_params(path: Path, pattern: PyTree) -> tuple[PyTree, dict[str, object]]:
+    """The params in `path`, and what was saved with them; `pattern` gives shapes and dtypes.
+
+    Raises:
+      ValueError: the file is damaged or holds another network.
+    """
+    arrays, metadata = read_arrays(path)
+    return from_arrays(arrays, pattern, path), json.loads(metadata.get("agent", "{}"))
+
+
+def to_arrays(tree: PyTree) -> dict[str, np.ndarray]:
+    """The leaves of a pytree by name; random keys as their raw words."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {_name(path): np.asarray(_raw(leaf)) for path, leaf in leaves}
+
+
+def from_arrays(arrays: dict[str, np.ndarray], pattern: PyTree, source: Path) -> PyTree:
+    """The pytree shaped as `pattern` whose leaves are `arrays`.
+
+    Raises:
+      ValueError: a leaf is missing or has another shape or dtype; the message names it.
+    """
+    leaves, structure = jax.tree_util.tree_flatten_with_path(pattern)
+    values = []
+    for path, leaf in leaves:
+        name, is_key = _name(path), jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        raw = jax.eval_shape(jax.random.key_data, leaf) if is_key else leaf
+        got = arrays.get(name)
+        if got is None or got.shape != raw.shape or got.dtype != raw.dtype:
+            came = "nothing" if got is None else f"{got.dtype}{list(got.shape)}"
+            raise ValueError(f"{source}: {name} must be {raw.dtype}{list(raw.shape)}, got {came}")
+        value = jnp.asarray(got)
+        values.append(jax.random.wrap_key_data(value) if is_key else value)
+    return jax.tree.unflatten(structure, values)
+
+
+def _name(path: tuple) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator=".") or "value"
+
+
+def _raw(leaf: jax.Array) -> jax.Array:
+    is_key = jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return jax.random.key_data(leaf) if is_key else leaf

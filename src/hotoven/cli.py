@@ -1,0 +1,304 @@
+"""The command line: reproduce, train, evaluate, figures, levels, bench.
+
+Commands and their settings are frozen dataclasses read by tyro, which only this module imports.
+Bad input ends with one line on standard error and exit code 2.
+"""
+
+import contextlib
+import difflib
+import io
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+import numpy as np
+import tyro
+
+from hotoven import bench, levels, runs
+from hotoven.agents import TrainingDiverged
+from hotoven.envs.lavagrid import LavaGrid
+from hotoven.envs.lavagrid_levels import Level, to_ascii
+from hotoven.evaluation import findings
+from hotoven.storage import read_json
+from hotoven.studies import lavagrid
+
+Study = Literal["lavagrid"]
+Preset = Literal["quick", "full"]
+
+
+@dataclass(frozen=True)
+class Reproduce:
+    """Runs a study from levels to findings."""
+
+    study: tyro.conf.Positional[Study]  # which study
+    preset: Preset = "quick"  # settings to start from: minutes on two cores, or the whole study
+    out: Path | None = None  # the run's folder (default: runs/STUDY-PRESET)
+    resume: bool = False  # go on with a run that was killed
+    force: bool = False  # overwrite a run that is there
+    settings: Annotated[lavagrid.LavaGridStudy, tyro.conf.arg(name="")] = (
+        lavagrid.LavaGridStudy()
+    )
+
+
+@dataclass(frozen=True)
+class Train(Reproduce):
+    """Runs the first part of a study: trains its agents and saves them."""
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Plays every level with a run's agents, then writes its tables, findings and figures."""
+
+    run: tyro.conf.Positional[Path]  # the run's folder
+    resume: bool = False  # go on with an evaluation that was killed
+    force: bool = False  # overwrite the tables that are there
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Makes the findings and the figures of a run again from its tables."""
+
+    run: tyro.conf.Positional[Path]  # the run's folder
+
+
+@dataclass(frozen=True)
+class Levels:
+    """Shows, counts or names levels."""
+
+    what: tyro.conf.Positional[Literal["show", "count", "hash"]]  # what to print
+    env_name: tyro.conf.Positional[Study] = "lavagrid"  # whose levels
+    role: Literal["train", "validation", "test"] = "test"  # which set
+    num_levels: int = 3  # levels of the set (show and hash) or of each set (count)
+    level_seed: int = 0  # which levels
+    env: LavaGrid = LavaGrid()  # the environment
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Measures speed beside the peers that are installed, in one process."""
+
+    what: tyro.conf.Positional[Literal["env", "learn", "evaluate"]]  # what to measure
+    repeats: int = 5  # timed repetitions; their median is printed
+
+
+COMMANDS: dict[str, type] = {
+    "reproduce": Reproduce,
+    "train": Train,
+    "evaluate": Evaluate,
+    "figures": Figures,
+    "levels": Levels,
+    "bench": Bench,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; returns the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        command = _parse(arguments)
+        if command is not None:
+            _run(command)
+    except (ValueError, TrainingDiverged) as error:
+        print(f"hotoven: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("hotoven: stopped; --resume goes on", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parse(arguments: list[str]) -> Any:
+    """The command with its settings; None where help was printed.
+
+    Raises:
+      ValueError: a command or setting is unknown or impossible.
+    """
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(__doc__.splitlines()[0])
+        for name, kind in COMMANDS.items():
+            print(f"  hotoven {name:<10} {(kind.__doc__ or '').splitlines()[0]}")
+        print("hotoven COMMAND --help lists the settings of a command.")
+        return None
+    name, *rest = arguments
+    if name not in COMMANDS:
+        raise ValueError(f"command must be one of {', '.join(COMMANDS)}, got {name!r}")
+    kind = COMMANDS[name]
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            if not issubclass(kind, Reproduce):
+                return tyro.cli(kind, prog=f"hotoven {name}", args=rest)
+            preset = _preset(rest)
+            shown = Annotated[kind, tyro.conf.arg(name="")]  # type: ignore[valid-type]
+            return tyro.cli(
+                shown,
+                prog=f"hotoven {name}",
+                args=rest,
+                default=kind(
+                    study=tyro.MISSING, preset=preset, settings=lavagrid.PRESETS[preset]
+                ),
+            )
+    except SystemExit as end:
+        if end.code in (0, None):
+            return None
+        raise ValueError(_one_line(complaint.getvalue(), kind)) from None
+
+
+def _preset(arguments: list[str]) -> str:
+    """The preset named on the command line, before the other settings change it."""
+    for index, word in enumerate(arguments):
+        flag, _, value = word.partition("=")
+        if flag == "--preset":
+            named = value or (arguments[index + 1] if index + 1 < len(arguments) else "")
+            if named not in lavagrid.PRESETS:
+                raise ValueError(
+                    f"--preset must be one of {', '.join(lavagrid.PRESETS)}, got {named!r}"
+                )
+            return named
+    return "quick"
+
+
+def _one_line(complaint: str, kind: type) -> str:
+    """tyro's boxed complaint as one line, with the allowed settings where one is unknown."""
+    inside = [line.strip("│ ") for line in complaint.splitlines() if line.startswith("│")]
+    text = []
+    for line in inside:
+        if line.startswith("───"):
+            break
+        text.append(line)
+    message = " ".join(text) or " ".join(complaint.split())
+    unknown = re.findall(r"--[\w.-]+", message) if "nrecognized" in message else []
+    if unknown:
+        allowed = _flags(kind)
+        near = difflib.get_close_matches(unknown[0].replace("_", "-"), allowed, n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        message = f"unknown setting {unknown[0]}: {hint}allowed are {', '.join(allowed)}"
+    return message
+
+
+def _flags(kind: type, prefix: str = "--") -> list[str]:
+    """The command-line flags of a dataclass, nested ones with their prefix."""
+    found = []
+    hints = get_type_hints(kind, include_extras=True)
+    for field in fields(kind):
+        inner = hints[field.name]
+        if "Positional" in str(inner):
+            continue
+        bare = get_args(inner)[0] if get_origin(inner) is Annotated else inner
+        dashed = field.name.replace("_", "-")
+        if is_dataclass(bare):
+            nested = prefix if field.name == "settings" else f"{prefix}{dashed}."
+            found += _flags(bare, nested)  # type: ignore[arg-type]
+        else:
+            found.append(f"{prefix}{dashed}")
+    return found
+
+
+def _run(command: Any) -> None:
+    if isinstance(command, Reproduce):
+        _reproduce(command, only_train=isinstance(command, Train))
+    elif isinstance(command, Evaluate):
+        _evaluate(command)
+    elif isinstance(command, Figures):
+        study = _study_of(command.run)
+        _tell(command.run, lavagrid.report(study, command.run))
+    elif isinstance(command, Levels):
+        _levels(command)
+    else:
+        bench.run(command.what, command.repeats)
+
+
+def _reproduce(command: Reproduce, only_train: bool) -> None:
+    path = command.out or Path("runs") / f"{command.study}-{command.preset}"
+    config = {"study": command.study, "settings": lavagrid.settings(command.settings)}
+    with runs.Run.open(path, config, command.resume, command.force) as run:
+        if only_train:
+            lavagrid.train(command.settings, run)
+            print(f"agents    {path / 'agents'}")
+            print(f"next      hotoven evaluate {path}")
+            return
+        found = lavagrid.run(command.settings, run)
+        run.finish()
+    _tell(path, found)
+
+
+def _evaluate(command: Evaluate) -> None:
+    study = _study_of(command.run)
+    config = read_json(command.run / "run.json")["config"]
+    played = list((command.run / "parts").glob("r*/episodes.parquet"))
+    if played and not command.force and not command.resume:
+        raise ValueError(
+            f"{command.run} has been evaluated: --force plays again, --resume plays what is missing"
+        )
+    with runs.Run.open(command.run, config, resume=True) as run:
+        if command.force:
+            for table in played:
+                table.unlink()
+        lavagrid.evaluate(study, run)
+        found = lavagrid.report(study, command.run)
+        run.finish()
+    _tell(command.run, found)
+
+
+def _study_of(path: Path) -> lavagrid.LavaGridStudy:
+    """The settings of the run at `path`.
+
+    Raises:
+      ValueError: there is no run.
+    """
+    about = read_json(path / "run.json")
+    study: lavagrid.LavaGridStudy = _rebuild(lavagrid.LavaGridStudy, about["config"]["settings"])
+    return study
+
+
+def _rebuild(kind: type, plain: dict[str, Any]) -> Any:
+    """A dataclass from its JSON form: nested dataclasses, lists as tuples."""
+    values = {}
+    for field in fields(kind):
+        if field.name not in plain:
+            if field.default is MISSING:
+                raise ValueError(f"the run's settings lack {field.name}")
+            continue
+        value = plain[field.name]
+        if is_dataclass(field.type):
+            value = _rebuild(field.type, value)  # type: ignore[arg-type]
+        values[field.name] = tuple(value) if isinstance(value, list) else value
+    return kind(**values)
+
+
+def _tell(path: Path, found: list[findings.Finding]) -> None:
+    print(findings.to_markdown(found))
+    print(f"findings  {path / 'findings.md'}")
+    print(f"tables    {path}/*.parquet")
+    print(f"figures   {path / 'figures'}")
+
+
+def _levels(command: Levels) -> None:
+    counts = {role: 0 for role in levels.ROLES}
+    if command.what == "count":
+        counts = {role: command.num_levels for role in levels.ROLES}
+    counts[command.role] = command.num_levels
+    split = levels.split(
+        command.env, counts["train"], counts["validation"], counts["test"], command.level_seed
+    )
+    if command.what == "count":
+        for role, level_set in split._asdict().items():
+            print(
+                f"{role}: {len(level_set)} levels, {level_set.num_duplicates} duplicates dropped"
+            )
+        return
+    chosen = split._asdict()[command.role]
+    if command.what == "hash":
+        print(levels.set_hash(chosen))
+        return
+    for index in range(len(chosen)):
+        level = Level(*(np.asarray(leaf[index]) for leaf in chosen.levels))
+        print(f"level {chosen.ids[index]}, shortest path {chosen.facts['shortest'][index]} steps")
+        print(to_ascii(level), end="\n\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

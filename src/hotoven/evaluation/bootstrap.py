@@ -1,0 +1,136 @@
+"""Intervals: Wilson's for a proportion, and a two-level bootstrap over replications and levels.
+
+The unit of resampling is the level (and the replication), never the step. Numpy in, plain numbers
+out; knows nothing of episodes or methods. A paired comparison is `two_level` of the differences.
+Intervals are for one number each: nothing here adjusts for looking at many.
+"""
+
+import math
+from functools import lru_cache
+from statistics import NormalDist
+from typing import NamedTuple
+
+import numpy as np
+
+NUM_SAMPLES = 2000
+CONFIDENCE = 0.95
+
+# Which axis a stream of resampling draws belongs to; separate, so that the draws of levels do not
+# depend on the number of replications.
+_REPLICATION_STREAM = 0
+_LEVEL_STREAM = 1
+
+
+class Interval(NamedTuple):
+    """An estimate between two bounds, in the unit of the values it was made from."""
+
+    estimate: float
+    low: float
+    high: float
+    levels: str  # what was resampled: "levels" or "replications and levels"
+
+
+def wilson(successes: int, trials: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Wilson's score interval (low, high) of a proportion, within [0, 1].
+
+    Source: Wilson 1927, "Probable inference, the law of succession, and statistical inference".
+
+    Raises:
+      ValueError: without trials there is no proportion; or successes are not within the trials.
+    """
+    _check_confidence(confidence)
+    if trials < 1:
+        raise ValueError(f"a proportion needs at least 1 trial, got {trials}")
+    if not 0 <= successes <= trials:
+        raise ValueError(f"successes must be from 0 to {trials} (the trials), got {successes}")
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    share = successes / trials
+    scale = 1 + z**2 / trials
+    centre = (share + z**2 / (2 * trials)) / scale
+    half = z / scale * math.sqrt(share * (1 - share) / trials + z**2 / (4 * trials**2))
+    # At the edges the formula gives 0 and 1 but for rounding.
+    low = 0.0 if successes == 0 else centre - half
+    high = 1.0 if successes == trials else centre + half
+    return low, high
+
+
+def two_level(
+    values: np.ndarray,
+    num_samples: int = NUM_SAMPLES,
+    confidence: float = CONFIDENCE,
+    seed: int = 0,
+    bounds: tuple[float, float] | None = None,
+) -> Interval:
+    """Percentile interval of the mean of values, over replications and levels.
+
+    Replications and levels are crossed: every sample draws R replications and, independently, L
+    levels, with replacement, and keeps the values where they meet. With one replication only the
+    levels are drawn. The interval is widened where needed to contain its estimate.
+    Source: Owen 2007, "The pigeonhole bootstrap".
+
+    Few replications make the interval too narrow (the bootstrap sees (R - 1) / R of their
+    variance), so the number of replications belongs beside it.
+
+    Args:
+      values: float[R, L], the same L levels in each of the R replications; finite.
+      num_samples: bootstrap samples.
+      confidence: between 0 and 1, exclusive.
+      seed: the same seed and shape mean the same draws, so two calls are paired.
+      bounds: the smallest and largest value that a level can have. When given and no value
+        differs from level to level, where resampling levels says nothing, the interval is widened
+        by the share of unseen levels that may yet differ (Wilson's upper bound on 0 of L). For
+        indicators that are all 0, in one replication, this is `wilson(0, L)`.
+
+    Raises:
+      ValueError: values are not a finite, non-empty [R, L], or leave the bounds; or a setting is
+        out of range.
+    """
+    values = _checked(values, bounds)
+    _check_confidence(confidence)
+    if num_samples < 1:
+        raise ValueError(f"num_samples must be at least 1, got {num_samples}")
+    num_replications, num_levels = values.shape
+    # [S, L] @ [L, R] -> [S, R], then weighted by how often each replication was drawn -> [S]
+    by_replication = _counts(num_levels, num_samples, seed, _LEVEL_STREAM) @ values.T
+    drawn = _counts(num_replications, num_samples, seed, _REPLICATION_STREAM)
+    means = (by_replication * drawn).sum(axis=1) / values.size
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(means, (tail, 1 - tail)).tolist()
+    if bounds is not None and bool((values == values[:, :1]).all()):
+        _, unseen = wilson(0, num_levels, confidence)
+        low += unseen * (bounds[0] - low)
+        high += unseen * (bounds[1] - high)
+    estimate = float(values.mean())
+    resampled = "levels" if num_replications == 1 else "replications and levels"
+    return Interval(estimate, min(low, estimate), max(high, estimate), resampled)
+
+
+@lru_cache(maxsize=16)
+def _counts(size: int, num_samples: int, seed: int, stream: int) -> np.ndarray:
+    """float64[num_samples, size], read-only: how often each of size things was drawn; rows sum to
+    size. Cached because a report asks for the same draws again for every method and outcome."""
+    generator = np.random.Generator(np.random.PCG64([seed, stream]))
+    draws = generator.integers(0, size, (num_samples, size))
+    # One bincount for all samples: sample s counts in the cells from s * size on.
+    cells = draws + size * np.arange(num_samples)[:, None]
+    counts = np.bincount(cells.ravel(), minlength=num_samples * size).astype(np.float64)
+    counts.setflags(write=False)
+    return counts.reshape(num_samples, size)
+
+
+def _checked(values: np.ndarray, bounds: tuple[float, float] | None) -> np.ndarray:
+    values = np.asarray(values, np.float64)
+    if values.ndim != 2 or values.size == 0:
+        raise ValueError(f"values must be a non-empty [R, L], got shape {values.shape}")
+    if not np.isfinite(values).all():
+        raise ValueError("values must be finite, got NaN or infinity")
+    if bounds is not None and (values.min() < bounds[0] or values.max() > bounds[1]):
+        raise ValueError(
+            f"values must be within the bounds {bounds}, got {values.min()} to {values.max()}"
+        )
+    return values
+
+
+def _check_confidence(confidence: float) -> None:
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must be between 0 and 1, got {confidence}")

@@ -1,0 +1,53 @@
+"""The blocker: a classifier's veto over the actions of any policy."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, final
+
+import jax
+import jax.numpy as jnp
+
+from hotoven.types import Decision, Net, PyTree
+
+
+@final
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["inner", "params", "threshold"],
+    meta_fields=["net"],
+)
+@dataclass(frozen=True)
+class Blocker:
+    """Wraps a policy; blocks actions whose predicted probability of catastrophe is above a threshold.
+
+    Where the inner policy's choice is blocked, the best action (by its preferences) that is not
+    blocked is taken; where all are blocked, the least dangerous one, and `blocked` is all True.
+    `risk` is the probability predicted for the inner policy's choice. A threshold of infinity
+    changes nothing.
+    """
+
+    inner: Any  # a Policy
+    params: PyTree
+    threshold: jax.Array  # float32[]
+    net: Net  # observation -> float32[A], log-odds of a catastrophe
+
+    def init(self, key: jax.Array) -> PyTree:
+        """The inner policy's memory."""
+        return self.inner.init(key)
+
+    def act(self, memory: PyTree, obs: jax.Array, key: jax.Array) -> tuple[PyTree, Decision]:
+        """The inner policy's action, or the one taken in its place."""
+        memory, wish = self.inner.act(memory, obs, key)
+        probability = jax.nn.sigmoid(self.net.apply(self.params, obs))
+        blocked = probability > self.threshold
+        allowed = jnp.where(blocked, -jnp.inf, wish.preferences).argmax()
+        instead = jnp.where(blocked.all(), probability.argmin(), allowed).astype(jnp.int32)
+        action = jnp.where(blocked[wish.action], instead, wish.action)
+        return memory, Decision(
+            action=action,
+            wanted=wish.wanted,
+            preferences=wish.preferences,
+            risk=probability[wish.action],
+            blocked=blocked | wish.blocked,
+            intervened=wish.intervened | (action != wish.action),
+        )

@@ -1,0 +1,175 @@
+"""A run's folder: one writer, never silently overwritten, whole or not there.
+
+`run.json` holds the full configuration, the versions, the machine and the level hashes, and says
+whether the run is finished. What a study has already written tells a resumed run where to go on.
+"""
+
+import fcntl
+import os
+import platform
+import shutil
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Self
+
+import jax
+
+from hotoven.storage import read_json, write_json
+
+PACKAGES = ("hotoven", "jax", "jaxlib", "numpy", "optax", "pyarrow", "safetensors")
+
+
+class RunError(ValueError):
+    """A run folder cannot be used as asked; the message says why and what can be done."""
+
+
+class Run:
+    """An open run folder, locked against other writers until it is closed.
+
+    Use `Run.open`, best as a context manager.
+    """
+
+    def __init__(self, path: Path, about: dict[str, Any], lock: int) -> None:
+        self.path = path
+        self.about = about
+        self._lock = lock
+
+    @classmethod
+    def open(
+        cls, path: Path, config: dict[str, Any], resume: bool = False, force: bool = False
+    ) -> Self:
+        """The folder at `path`, new, or to be continued.
+
+        Raises:
+          RunError: another process writes it; it holds a finished run and `force` is not set; it
+            holds an unfinished one and neither `resume` nor `force` is set; it is resumed with
+            other settings; or it holds files that are not a run's.
+        """
+        if path.exists() and not path.is_dir():
+            raise RunError(f"{path} is a file; a run needs a folder")
+        path.mkdir(parents=True, exist_ok=True)
+        lock = _lock(path)
+        try:
+            about = cls._prepare(path, config, resume, force)
+        except BaseException:
+            os.close(lock)
+            raise
+        return cls(path, about, lock)
+
+    @classmethod
+    def _prepare(
+        cls, path: Path, config: dict[str, Any], resume: bool, force: bool
+    ) -> dict[str, Any]:
+        record = path / "run.json"
+        foreign = [entry for entry in path.iterdir() if not entry.name.startswith(".")]
+        if not record.exists() and foreign:
+            raise RunError(f"{path} is not empty and holds no run: choose another folder")
+        if record.exists():
+            about = read_json(record)
+            if force:
+                _empty(path)
+            elif about["status"] == "finished" and not resume:
+                raise RunError(
+                    f"{path} holds a finished run: --force overwrites it, --out names another folder"
+                )
+            elif not resume:
+                raise RunError(
+                    f"{path} holds an unfinished run: --resume goes on, --force starts again"
+                )
+            else:
+                changed = _changes(about["config"], config)
+                if changed:
+                    raise RunError(f"{path} was started with other settings: {', '.join(changed)}")
+                return about
+        about = {
+            "status": "running",
+            "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "config": config,
+            "versions": versions(),
+            "hardware": hardware(),
+        }
+        write_json(record, about)
+        return about
+
+    @property
+    def finished(self) -> bool:
+        """True once `finish` has been called, now or before."""
+        return bool(self.about["status"] == "finished")
+
+    def note(self, **facts: Any) -> None:
+        """Adds facts to run.json."""
+        self.about |= facts
+        write_json(self.path / "run.json", self.about)
+
+    def finish(self, **facts: Any) -> None:
+        """Marks the run as finished."""
+        self.note(status="finished", **facts)
+
+    def close(self) -> None:
+        """Lets other processes write the folder."""
+        os.close(self._lock)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide a result."""
+    return {"python": platform.python_version()} | {
+        package: metadata.version(package) for package in PACKAGES
+    }
+
+
+def hardware() -> dict[str, Any]:
+    """The processor, its usable cores, and the devices JAX runs on."""
+    return {
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "devices": [f"{device.platform}: {device.device_kind}" for device in jax.devices()],
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def _lock(path: Path) -> int:
+    handle = os.open(path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        raise RunError(f"{path} is being written by another process") from None
+    return handle
+
+
+def _empty(path: Path) -> None:
+    # run.json goes last: a kill in between leaves a folder that still says it holds a run
+    for entry in sorted(path.iterdir(), key=lambda entry: entry.name == "run.json"):
+        if entry.name == ".lock":
+            continue
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+
+
+def _changes(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
+    """What differs between two nested configurations, as "name was a, is b"."""
+    found = []
+    for name in sorted(before.keys() | now.keys()):
+        old, new = before.get(name), now.get(name)
+        if isinstance(old, dict) and isinstance(new, dict):
+            found += _changes(old, new, f"{prefix}{name}.")
+        elif old != new:
+            found.append(f"{prefix}{name} was {old!r}, is {new!r}")
+    return found

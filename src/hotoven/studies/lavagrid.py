@@ -1,0 +1,537 @@
+"""The gridworld study as plain data, and its one way through: train, block, play, tell.
+
+Every stage writes its result into the run's folder and is skipped where the result is there, so
+that a killed run goes on where it stopped and ends with the same bytes.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pyarrow as pa
+
+from hotoven import agents, levels
+from hotoven.envs.lavagrid import LavaGrid
+from hotoven.evaluation import findings, outcomes
+from hotoven.evaluation.prediction import Calibration, calibration
+from hotoven.evaluation.rollout import Episodes, play, record
+from hotoven.learners.danger import DangerConfig, make_danger
+from hotoven.learners.dqn import DQNConfig, make_dqn, make_net
+from hotoven.mechanisms.blocker import Blocker
+from hotoven.mechanisms.dropout import MCDropout
+from hotoven.mechanisms.mean import Mean
+from hotoven.mechanisms.member import Member
+from hotoven.mechanisms.vote import Vote
+from hotoven.progress import stage
+from hotoven.report import figures
+from hotoven.runs import Run
+from hotoven.storage import read_json, read_table, write_bytes, write_json, write_table
+from hotoven.types import OUTCOMES, LevelSet, Net, PyTree
+
+METHODS = ("single", "mean", "vote", "mc_dropout")
+BLOCKED = "+blocker"
+TRACED = ("single", "mean", "mean+blocker")  # methods whose episodes are recorded step by step
+
+
+@dataclass(frozen=True)
+class LavaGridStudy:
+    """The gridworld study's settings."""
+
+    env: LavaGrid = LavaGrid()  # the environment
+    dqn: DQNConfig = DQNConfig()  # training of one agent
+    danger: DangerConfig = DangerConfig()  # the blocker's classifier
+    sizes: tuple[int, ...] = (10, 100, 1000)  # numbers of training levels, growing
+    num_members: int = 9  # agents in an ensemble
+    num_replications: int = 1  # independent ensembles for each number of training levels
+    mc_dropout: float = 0.1  # share of units dropped by the MC-dropout agent
+    block_threshold: float = 0.5  # the blocker blocks above this probability
+    num_test_levels: int = 1000  # unseen levels, never used for tuning
+    num_validation_levels: int = 1000  # unseen levels for tuning
+    num_train_levels_played: int = 1000  # training levels played in evaluation, at most
+    num_traced_levels: int = 100  # test levels recorded step by step
+    num_chunks: int = 20  # checkpoints in one training
+    level_seed: int = 0  # which levels
+    seed: int = 0  # which agents
+
+    def __post_init__(self) -> None:
+        if not self.sizes or list(self.sizes) != sorted(set(self.sizes)) or self.sizes[0] < 2:
+            raise ValueError(
+                f"sizes must be different, growing and at least 2, got {list(self.sizes)}"
+            )
+        for name in (
+            "num_members",
+            "num_replications",
+            "num_test_levels",
+            "num_train_levels_played",
+            "num_traced_levels",
+            "num_chunks",
+        ):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.num_validation_levels < 0:
+            raise ValueError(
+                f"num_validation_levels must be at least 0, got {self.num_validation_levels}"
+            )
+        if not 0.0 < self.mc_dropout < 1.0:
+            raise ValueError(f"mc_dropout must be between 0 and 1, got {self.mc_dropout}")
+        if not 0.0 <= self.block_threshold <= 1.0:
+            raise ValueError(f"block_threshold must be from 0 to 1, got {self.block_threshold}")
+
+
+PRESETS = {
+    "quick": LavaGridStudy(
+        dqn=DQNConfig(
+            filters=(16, 32),
+            hidden=(128,),
+            learning_rate=1e-3,
+            gamma=0.8,
+            batch_size=32,
+            num_updates=8000,
+            double_q=False,
+        )
+    ),
+    "full": LavaGridStudy(
+        dqn=DQNConfig(
+            filters=(16, 32),
+            hidden=(128,),
+            learning_rate=1e-3,
+            gamma=0.8,
+            batch_size=32,
+            num_updates=60_000,
+            double_q=False,
+        ),
+        sizes=(5, 10, 100, 1000, 10_000),
+        num_replications=5,
+    ),
+}
+
+
+class Ensemble(NamedTuple):
+    """Everything trained for one number of levels in one replication."""
+
+    members: PyTree  # leaves [M, ...]
+    dropout: PyTree  # one network's params
+    blocker: PyTree  # the classifier's params
+
+
+class Nets(NamedTuple):
+    """The networks that an Ensemble's params belong to."""
+
+    member: Net
+    dropout: Net
+    blocker: Net
+
+
+def run(study: LavaGridStudy, folder: Run) -> list[findings.Finding]:
+    """Runs the study in that folder and returns its findings; skips what is already there."""
+    train(study, folder)
+    evaluate(study, folder)
+    return report(study, folder.path)
+
+
+def train(study: LavaGridStudy, folder: Run) -> None:
+    """Trains and saves the agents of every replication that has none yet."""
+    split = make_split(study)
+    _write_levels(folder, split)
+    for replication in range(study.num_replications):
+        paths = [_agents_path(folder.path, size, replication) for size in study.sizes]
+        if not all(path.exists() for path in paths):
+            ensembles = _train_all(study, split.train, folder.path, replication)
+            for path, ensemble in zip(paths, ensembles, strict=True):
+                agents.save_params(path, ensemble._asdict(), settings(study))
+        for role in ("members", "dropout"):
+            _checkpoint_path(folder.path, role, replication).unlink(missing_ok=True)
+
+
+def evaluate(study: LavaGridStudy, folder: Run) -> None:
+    """Plays every level with every method, for every replication that has no table yet.
+
+    Raises:
+      ValueError: agents are missing or damaged.
+    """
+    split = make_split(study)
+    for replication in range(study.num_replications):
+        part = folder.path / "parts" / f"r{replication}"
+        if not (part / "episodes.parquet").exists():
+            _evaluate_all(study, split, folder.path, replication)
+
+
+def make_split(study: LavaGridStudy) -> levels.Split:
+    """The study's training, validation and test levels."""
+    return levels.split(
+        study.env,
+        study.sizes[-1],
+        study.num_validation_levels,
+        study.num_test_levels,
+        study.level_seed,
+    )
+
+
+def report(study: LavaGridStudy, path: Path) -> list[findings.Finding]:
+    """Writes tables, findings and figures of the run at `path` from its replications' tables."""
+    parts = [path / "parts" / f"r{r}" for r in range(study.num_replications)]
+    episodes = pa.concat_tables([read_table(part / "episodes.parquet") for part in parts])
+    steps = read_table(parts[0] / "steps.parquet")
+    rates = outcomes.rates(episodes)
+    for name, table in (
+        ("episodes", episodes),
+        ("steps", steps),
+        ("rates", rates),
+        ("agent_rates", outcomes.agent_rates(episodes)),
+        ("differences", outcomes.paired_differences(episodes)),
+    ):
+        write_table(path / f"{name}.parquet", dict(zip(table.column_names, table, strict=True)))
+    write_json(
+        path / "calibration.json",
+        [row for part in parts for row in read_json(part / "calibration.json")],
+    )
+    found = findings.lavagrid_findings(episodes)
+    write_json(path / "findings.json", findings.to_json(found))
+    write_bytes(path / "findings.md", findings.to_markdown(found).encode())
+    test = levels.load(path / "levels" / "test.safetensors", study.env)
+    figures.write_figures(path / "figures", rates, steps, test, study.env)
+    return found
+
+
+def settings(study: LavaGridStudy) -> dict[str, Any]:
+    """The study as plain JSON data."""
+    plain: dict[str, Any] = json.loads(json.dumps(asdict(study)))
+    return plain
+
+
+def agent_key(study: LavaGridStudy, role: int, replication: int, size: int, member: int) -> jax.Array:
+    """The random key of one agent; it does not depend on which other agents are trained."""
+    key = jax.random.key(study.seed)
+    for number in (role, replication, size, member):
+        key = jax.random.fold_in(key, number)
+    return key
+
+
+MEMBERS, DROPOUT, BLOCKER, PLAY = range(4)  # roles of random keys
+
+
+def _agents_path(path: Path, size: int, replication: int) -> Path:
+    return path / "agents" / f"levels{size}-r{replication}.safetensors"
+
+
+def _checkpoint_path(path: Path, role: str, replication: int) -> Path:
+    return path / "checkpoints" / f"{role}-r{replication}.safetensors"
+
+
+def _train_all(
+    study: LavaGridStudy, seen: LevelSet, path: Path, replication: int
+) -> list[Ensemble]:
+    """The ensembles of one replication, one per number of training levels."""
+    members = _train_agents(study, study.dqn, seen, path, replication, MEMBERS)
+    dropout = _train_agents(study, _dropout_config(study), seen, path, replication, DROPOUT)
+    blockers = _train_blockers(study, members, seen, path, replication)
+    return [
+        jax.tree.map(lambda leaf, index=index: leaf[index], Ensemble(members, dropout, blockers))
+        for index in range(len(study.sizes))
+    ]
+
+
+def load_ensemble(study: LavaGridStudy, path: Path, size: int, replication: int) -> Ensemble:
+    """The agents trained on `size` levels in one replication of the run at `path`.
+
+    Raises:
+      ValueError: there are none, or they are damaged or of other settings.
+    """
+    nets = make_nets(study)
+    key = jax.random.key(0)
+    keys = jax.random.split(key, study.num_members)
+    pattern = Ensemble(
+        jax.eval_shape(jax.vmap(nets.member.init), keys),
+        jax.eval_shape(nets.dropout.init, key),
+        jax.eval_shape(nets.blocker.init, key),
+    )
+    params, _ = agents.load_params(_agents_path(path, size, replication), pattern._asdict())
+    return Ensemble(**params)
+
+
+def make_nets(study: LavaGridStudy) -> Nets:
+    """The networks of the study."""
+    return Nets(
+        make_net(study.dqn, study.env),
+        make_net(_dropout_config(study), study.env),
+        make_danger(study.danger, study.env).net,
+    )
+
+
+def _dropout_config(study: LavaGridStudy) -> DQNConfig:
+    return DQNConfig(**(asdict(study.dqn) | {"dropout": study.mc_dropout}))
+
+
+def _train_agents(
+    study: LavaGridStudy,
+    config: DQNConfig,
+    seen: LevelSet,
+    path: Path,
+    replication: int,
+    role: int,
+) -> PyTree:
+    """Params of every size's agents: members [sizes, M, ...], or one with dropout [sizes, ...]."""
+    each = study.num_members if role == MEMBERS else 1
+    who = [(size, member) for size in study.sizes for member in range(each)]
+    keys = jnp.stack([agent_key(study, role, replication, *agent) for agent in who])
+    chunks = agents.Chunks(config.num_iterations, -(-config.num_iterations // study.num_chunks))
+    words = "agents" if role == MEMBERS else "MC-dropout agents"
+    checkpoint = _checkpoint_path(path, "members" if role == MEMBERS else "dropout", replication)
+    title = f"train {len(who)} {words}, replication {replication + 1}"
+    with stage(title, config.num_updates) as shown:
+        params = agents.train(
+            config,
+            make_dqn(config, study.env),
+            seen.levels,
+            np.array([size for size, _ in who]),
+            keys,
+            chunks,
+            checkpoint,
+            lambda chunk: shown.show(chunk.num_updates, _training_note(study, each, chunk)),
+        )
+    if role == DROPOUT:
+        return params
+    return jax.tree.map(lambda leaf: leaf.reshape(len(study.sizes), each, *leaf.shape[1:]), params)
+
+
+def _training_note(study: LavaGridStudy, each: int, chunk: agents.ChunkReport) -> str:
+    """Solved and catastrophe rates of the training episodes (exploration included) by size."""
+    words = []
+    for index, size in enumerate(study.sizes):
+        rows = slice(index * each, (index + 1) * each)
+        solved, died = np.nanmean(chunk.solved[rows]), np.nanmean(chunk.catastrophe[rows])
+        words.append(f"{size} levels: {solved:.0%} solved, {died:.0%} lava")
+    return "; ".join(words)
+
+
+def _train_blockers(
+    study: LavaGridStudy, members: PyTree, seen: LevelSet, path: Path, replication: int
+) -> PyTree:
+    """The classifiers' params, leaves [sizes, ...], and their calibration, written to the folder.
+
+    Two classifiers are fitted per size: one on all training levels, which is used, and one on a
+    part of them, whose calibration is measured on the rest. Both explore with the ensemble's mean.
+    """
+    nets, danger = make_nets(study), make_danger(study.danger, study.env)
+    sizes = np.array(study.sizes)
+    fitted = np.maximum(1, np.floor(sizes * (1.0 - study.danger.calibration_share)).astype(int))
+    fitted = np.minimum(fitted, sizes - 1)
+    level_tree = jax.tree.map(jnp.asarray, seen.levels)
+
+    def experience(params: PyTree, first: jax.Array, count: jax.Array, key: jax.Array) -> PyTree:
+        window = jax.tree.map(lambda leaf: jnp.roll(leaf, -first, axis=0), level_tree)
+        q = lambda obs: jax.vmap(nets.member.apply, (0, None))(params, obs).mean(axis=0)  # noqa: E731
+        return danger.collect(lambda obs: q(obs).argmax(), window, count, key)
+
+    @jax.jit
+    def all_sizes(params: PyTree, fit_sizes: jax.Array, sizes: jax.Array, keys: jax.Array) -> Any:
+        def one(params: PyTree, num_fit: jax.Array, size: jax.Array, key: jax.Array) -> Any:
+            k_all, k_part, k_rest, k_fit = jax.random.split(key, 4)
+            nothing = jnp.int32(0)
+            whole = danger.fit(experience(params, nothing, size, k_all), k_fit)
+            part = danger.fit(experience(params, nothing, num_fit, k_part), k_fit)
+            rest = experience(params, num_fit, size - num_fit, k_rest)
+            logits = jax.vmap(danger.net.apply, (None, 0))(part, rest.obs)
+            chosen = jnp.take_along_axis(logits, rest.action[:, None], axis=1)[:, 0]
+            return whole, jax.nn.sigmoid(chosen), rest.catastrophe
+
+        return jax.vmap(one)(params, fit_sizes, sizes, keys)
+
+    keys = jnp.stack([agent_key(study, BLOCKER, replication, size, 0) for size in study.sizes])
+    with stage(f"train {len(sizes)} blockers, replication {replication + 1}", 1) as shown:
+        params, probability, happened = all_sizes(
+            members, jnp.asarray(fitted, jnp.int32), jnp.asarray(sizes, jnp.int32), keys
+        )
+        told = [
+            calibration(p, h, study.block_threshold)
+            for p, h in zip(np.asarray(probability), np.asarray(happened), strict=True)
+        ]
+        shown.show(1, _calibration_note(study, told))
+    write_json(
+        path / "parts" / f"r{replication}" / "calibration.json",
+        [
+            {"num_train_levels": size, "num_fit_levels": int(num_fit), **told_one._asdict()}
+            for size, num_fit, told_one in zip(study.sizes, fitted, told, strict=True)
+        ],
+    )
+    return params
+
+
+def _calibration_note(study: LavaGridStudy, told: list[Calibration]) -> str:
+    return "; ".join(
+        f"{size} levels: calibration error {one.expected_error:.1%} on held-out training levels"
+        for size, one in zip(study.sizes, told, strict=True)
+    )
+
+
+def policies(study: LavaGridStudy, nets: Nets, ensemble: Ensemble) -> dict[str, Any]:
+    """Every method's policy; `single` and `single+blocker` have leaves [M, ...], one per member."""
+    found = {
+        "single": Member(ensemble.members, nets.member),
+        "mean": Mean(ensemble.members, nets.member),
+        "vote": Vote(ensemble.members, nets.member),
+        "mc_dropout": MCDropout(ensemble.dropout, nets.dropout, study.num_members),
+    }
+    threshold = jnp.float32(study.block_threshold)
+    guard = lambda inner: Blocker(inner, ensemble.blocker, threshold, nets.blocker)  # noqa: E731
+    blocked = {f"{name}{BLOCKED}": guard(policy) for name, policy in found.items()}
+    # the classifier is shared by the members, so its leaves get the members' axis too
+    many = lambda leaf: jnp.broadcast_to(leaf, (study.num_members, *leaf.shape))  # noqa: E731
+    blocked["single+blocker"] = Blocker(
+        found["single"],
+        jax.tree.map(many, ensemble.blocker),
+        jnp.full(study.num_members, threshold),
+        nets.blocker,
+    )
+    return found | blocked
+
+
+def make_players(study: LavaGridStudy) -> dict[str, Callable[..., Episodes]]:
+    """One compiled player per method: (policy, levels, key) -> Episodes, [M, L] for single ones."""
+    one = partial(play, study.env)
+    many = jax.vmap(one, (0, None, None))
+    names = [*METHODS, *(f"{name}{BLOCKED}" for name in METHODS)]
+    return {name: jax.jit(many if name.startswith("single") else one) for name in names}
+
+
+def _evaluate_all(
+    study: LavaGridStudy, split: levels.Split, path: Path, replication: int
+) -> None:
+    """Every method on every test level, and on the training levels: the replication's tables."""
+    nets, players = make_nets(study), make_players(study)
+    recorder = _make_recorder(study, nets)
+    rows: list[dict[str, Any]] = []
+    traces: list[dict[str, Any]] = []
+    with stage(f"play, replication {replication + 1}", len(study.sizes)) as shown:
+        for done, size in enumerate(study.sizes, start=1):
+            ensemble = load_ensemble(study, path, size, replication)
+            acting = policies(study, nets, ensemble)
+            key = agent_key(study, PLAY, replication, size, 0)
+            seen = levels.take(split.train, slice(0, min(size, study.num_train_levels_played)))
+            where = {"num_train_levels": size, "replication": replication}
+            for name, chosen in (("test", split.test), ("train", seen)):
+                for method, policy in acting.items():
+                    label = {"set": name, **where, "method": method}
+                    episodes = players[method](policy, chosen.levels, key)
+                    rows += _episode_rows(study, label, chosen, episodes)
+            traced = levels.take(split.test, slice(0, study.num_traced_levels))
+            for method in TRACED:
+                label = {"set": "test", **where, "method": method}
+                trace = recorder(acting[method], ensemble, traced.levels, key, method=method)
+                traces.append(_step_rows(study, label, traced, trace))
+            shown.show(done, f"{size} training levels")
+    part = path / "parts" / f"r{replication}"
+    write_table(part / "steps.parquet", _stack(traces))
+    write_table(part / "episodes.parquet", _stack(rows))
+
+
+def _make_recorder(study: LavaGridStudy, nets: Nets) -> Callable[..., Any]:
+    """(policy, ensemble, levels, key, method) -> Trace with all networks' outputs as probes."""
+
+    @partial(jax.jit, static_argnames="method")
+    def recorder(
+        policy: Any, ensemble: Ensemble, chosen: PyTree, key: jax.Array, method: str
+    ) -> Any:
+        if method.startswith("single"):
+            policy = jax.tree.map(lambda leaf: leaf[0], policy)
+
+        def probe(obs: jax.Array) -> tuple[jax.Array, jax.Array]:
+            q = jax.vmap(nets.member.apply, (0, None))(ensemble.members, obs)
+            return q, jax.nn.sigmoid(nets.blocker.apply(ensemble.blocker, obs))
+
+        return record(study.env, policy, chosen, key, probe)
+
+    return recorder
+
+
+def _episode_rows(
+    study: LavaGridStudy, where: dict[str, Any], chosen: LevelSet, episodes: Episodes
+) -> Iterator[dict[str, Any]]:
+    """One block of rows of episodes.parquet per agent."""
+    arrays = jax.tree.map(lambda leaf: np.atleast_2d(np.asarray(leaf)), episodes)  # [agents, L]
+    is_single = where["method"].startswith("single")
+    for member in range(arrays.outcome.shape[0]):
+        yield {
+            **_repeat(where | {"member": member if is_single else -1}, len(chosen)),
+            "level_index": np.arange(len(chosen), dtype=np.int32),
+            "level_id": chosen.ids,
+            "outcome": np.array(OUTCOMES)[arrays.outcome[member]],
+            "cause": np.array(study.env.causes)[arrays.cause[member]],
+            **{
+                name: getattr(arrays, name)[member]
+                for name in Episodes._fields
+                if name not in ("outcome", "cause")
+            },
+        }
+
+
+def _step_rows(
+    study: LavaGridStudy, where: dict[str, Any], chosen: LevelSet, trace: Any
+) -> dict[str, Any]:
+    """The valid steps of recorded episodes as rows of steps.parquet."""
+    trace = jax.tree.map(np.asarray, trace)
+    level, step = np.nonzero(trace.valid)
+    at = lambda leaf: leaf[level, step]  # noqa: E731
+    q, probability = trace.probes
+    return {
+        **_repeat(where | {"member": 0 if where["method"] == "single" else -1}, len(level)),
+        "level_index": level.astype(np.int32),
+        "level_id": chosen.ids[level],
+        "step": step.astype(np.int32),
+        "action": at(trace.decision.action),
+        "wanted": at(trace.decision.wanted),
+        "outcome": np.array(OUTCOMES)[at(trace.outcome)],
+        "cause": np.array(study.env.causes)[at(trace.cause)],
+        "risk": at(trace.decision.risk),
+        "intervened": at(trace.decision.intervened),
+        "blocked": at(trace.decision.blocked),
+        "preferences": at(trace.decision.preferences),
+        "members": at(q).reshape(len(level), -1),
+        "blocker": at(probability),
+        "dangerous": at(trace.dangerous),
+    }
+
+
+def _repeat(values: dict[str, Any], count: int) -> dict[str, np.ndarray]:
+    found = {}
+    for name, value in values.items():
+        dtype = np.int32 if isinstance(value, int) else None
+        found[name] = np.full(count, value, dtype)
+    return found
+
+
+def _stack(blocks: list[dict[str, Any]]) -> dict[str, Any]:
+    """Blocks of rows under one another; a column [rows, k] becomes a list column."""
+    columns: dict[str, Any] = {}
+    for name in blocks[0]:
+        whole = np.concatenate([block[name] for block in blocks])
+        if whole.ndim == 1:
+            columns[name] = pa.array(whole)
+            continue
+        flat = pa.array(whole.reshape(-1))
+        columns[name] = pa.FixedSizeListArray.from_arrays(flat, whole.shape[1])
+    return columns
+
+
+def _write_levels(folder: Run, split: levels.Split) -> None:
+    for name, level_set in split._asdict().items():
+        path = folder.path / "levels" / f"{name}.safetensors"
+        if not path.exists():
+            levels.save(path, level_set)
+    folder.note(
+        levels={
+            name: {
+                "count": len(level_set),
+                "hash": levels.set_hash(level_set),
+                "dropped_duplicates": level_set.num_duplicates,
+                "generator_version": level_set.version,
+            }
+            for name, level_set in split._asdict().items()
+        }
+    )
