@@ -1,4 +1,4 @@
-"""Level sets keep what they promise: solvable, disjoint, nested, the same for ever, whole on disk."""
+"""Level sets keep their promises: solvable, disjoint, nested, the same for ever, whole on disk."""
 
 from collections import deque
 from dataclasses import replace
@@ -113,10 +113,7 @@ def test_every_free_cell_is_a_start_and_a_goal_about_equally_often():
 
 
 def test_settings_that_leave_no_solvable_map_are_refused():
-    env = LavaGrid(3, 3, 0.4, 0.4, 5)  # 4 walls, 4 lava cells: no room for a goal 5 steps away
-    with pytest.raises(ValueError, match="must leave 2 of the 9 cells"):
-        replace(env, lava_density=0.5)
-    env = LavaGrid(2, 2, **{**BARE, "min_distance": 3})
+    env = replace(TINY, min_distance=3)  # a corner of a 2x2 grid is 2 steps away at most
     with pytest.raises(ValueError, match=r"at least min_distance=3 steps .* lower min_distance"):
         levels.make_levels(env, np.arange(2))
 
@@ -199,7 +196,11 @@ def test_dropped_duplicates_are_counted():
     # Every one of the 12 levels is taken, so what was drawn before the last was found is known.
     split = levels.split(TINY, 3, 2, 7)
     taken: set[bytes] = set()
-    for role, part in (("test", split.test), ("validation", split.validation), ("train", split.train)):
+    for role, part in (
+        ("test", split.test),
+        ("validation", split.validation),
+        ("train", split.train),
+    ):
         first = levels.ROLES.index(role) * levels.IDS_PER_ROLE
         drawn = digests(levels.make_levels(TINY, np.arange(first, first + 500)))
         kept, dropped = [], 0
@@ -306,7 +307,10 @@ def test_a_missing_file_is_refused_by_name(tmp_path: Path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"version": 2}, "holds lavagrid levels of generator version 2, this is lavagrid version 1"),
+        (
+            {"version": 2},
+            "holds lavagrid levels of generator version 2, this is .* version 1",
+        ),
         ({"family": "coinrun"}, "holds coinrun levels of generator version 1, this is lavagrid"),
     ],
 )
@@ -320,7 +324,7 @@ def test_levels_of_another_family_or_version_are_refused(
 
 
 def test_levels_of_another_size_are_refused(saved: Path):
-    with pytest.raises(ValueError, match=r"cells of a level must be int8\[5, 5\], got int8\[2, 2\]"):
+    with pytest.raises(ValueError, match=r"the cells .* must be int8\[5, 5\], got int8\[2, 2\]"):
         levels.load(saved, LavaGrid())
 
 

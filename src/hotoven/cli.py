@@ -38,9 +38,7 @@ class Reproduce:
     out: Path | None = None  # the run's folder (default: runs/STUDY-PRESET)
     resume: bool = False  # go on with a run that was killed
     force: bool = False  # overwrite a run that is there
-    settings: Annotated[lavagrid.LavaGridStudy, tyro.conf.arg(name="")] = (
-        lavagrid.LavaGridStudy()
-    )
+    settings: Annotated[lavagrid.LavaGridStudy, tyro.conf.arg(name="")] = lavagrid.LavaGridStudy()
 
 
 @dataclass(frozen=True)
@@ -137,9 +135,7 @@ def _parse(arguments: list[str]) -> Any:
                 shown,
                 prog=f"hotoven {name}",
                 args=rest,
-                default=kind(
-                    study=tyro.MISSING, preset=preset, settings=lavagrid.PRESETS[preset]
-                ),
+                default=kind(study=tyro.MISSING, preset=preset, settings=lavagrid.PRESETS[preset]),
             )
     except SystemExit as end:
         if end.code in (0, None):
@@ -286,9 +282,7 @@ def _levels(command: Levels) -> None:
     )
     if command.what == "count":
         for role, level_set in split._asdict().items():
-            print(
-                f"{role}: {len(level_set)} levels, {level_set.num_duplicates} duplicates dropped"
-            )
+            print(f"{role}: {len(level_set)} levels, {level_set.num_duplicates} duplicates dropped")
         return
     chosen = split._asdict()[command.role]
     if command.what == "hash":

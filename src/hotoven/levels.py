@@ -7,6 +7,7 @@ by digest, not by id, and what was dropped for that is counted.
 
 import hashlib
 import json
+from dataclasses import replace
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -72,6 +73,20 @@ def take(level_set: LevelSet, index: np.ndarray | slice) -> LevelSet:
         level_set.family,
         level_set.version,
         level_set.num_duplicates,
+    )
+
+
+def concatenate(first: LevelSet, *others: LevelSet) -> LevelSet:
+    """The levels of several sets of one family, in that order, repeats included."""
+    sets = (first, *others)
+    return LevelSet(
+        jax.tree.map(lambda *leaves: np.concatenate(leaves), *[part.levels for part in sets]),
+        np.concatenate([part.ids for part in sets]),
+        np.concatenate([part.digests for part in sets]),
+        {name: np.concatenate([part.facts[name] for part in sets]) for name in first.facts},
+        first.family,
+        first.version,
+        sum(part.num_duplicates for part in sets),
     )
 
 
@@ -174,15 +189,7 @@ def _fill(env: Env, role: str, count: int, seed: int, taken: set[bytes]) -> Leve
         parts.append(take(batch, np.array(fresh, np.int64)))
     if not parts:
         return make_levels(env, np.zeros(0, np.int64))
-    return LevelSet(
-        jax.tree.map(lambda *leaves: np.concatenate(leaves), *[part.levels for part in parts]),
-        np.concatenate([part.ids for part in parts]),
-        np.concatenate([part.digests for part in parts]),
-        {name: np.concatenate([part.facts[name] for part in parts]) for name in parts[0].facts},
-        env.name,
-        env.version,
-        drawn - found,
-    )
+    return replace(concatenate(*parts), num_duplicates=drawn - found)
 
 
 def _digests(levels: object) -> np.ndarray:

@@ -66,10 +66,14 @@ def huber(error: jax.Array, delta: float = 1.0) -> jax.Array:
     return 0.5 * inside**2 + delta * (size - inside)
 
 
-def binary_cross_entropy(logit: jax.Array, label: jax.Array, positive_weight: jax.Array) -> jax.Array:
+def binary_cross_entropy(
+    logit: jax.Array, label: jax.Array, positive_weight: jax.Array
+) -> jax.Array:
     """Negative log-likelihood of `label` (0 or 1) under sigmoid(logit), in nats.
 
     A positive example counts `positive_weight` times.
     """
     label = label.astype(logit.dtype)
-    return positive_weight * label * jax.nn.softplus(-logit) + (1.0 - label) * jax.nn.softplus(logit)
+    return positive_weight * label * jax.nn.softplus(-logit) + (1.0 - label) * jax.nn.softplus(
+        logit
+    )

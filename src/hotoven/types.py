@@ -88,6 +88,14 @@ class Env(Protocol):
 
     def reset(self, level: PyTree) -> tuple[PyTree, TimeStep]: ...
     def step(self, state: PyTree, action: jax.Array) -> tuple[PyTree, TimeStep]: ...
+    def situation(self, state: PyTree) -> PyTree:
+        """All of the state that decides what follows on this level, but for the time left."""
+        ...
+
+    def skip(self, state: PyTree, num_steps: jax.Array) -> PyTree:
+        """The state with its clock moved on by `num_steps`, and nothing else changed."""
+        ...
+
     def render(self, state: PyTree, scale: int) -> jax.Array:
         """uint8[height, width, 3], a picture for people; scale is pixels per cell."""
         ...
@@ -99,6 +107,11 @@ class Env(Protocol):
 
 class Policy(Protocol):
     """Chooses actions. Implementations are frozen pytree dataclasses whose thresholds are leaves."""
+
+    @property
+    def deterministic(self) -> bool:
+        """True where `act` does not read its key: memory and observation decide everything."""
+        ...
 
     def init(self, key: jax.Array) -> PyTree:
         """The memory at the start of an episode."""

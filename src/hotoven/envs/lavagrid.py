@@ -202,6 +202,14 @@ class LavaGrid:
             (height, width, len(CHANNELS)),
         )
 
+    def situation(self, state: State) -> tuple[jax.Array, jax.Array]:
+        """Where the agent is and what it has uncovered; the level never changes."""
+        return state.position, state.known
+
+    def skip(self, state: State, num_steps: jax.Array) -> State:
+        """The state with its clock moved on by `num_steps`."""
+        return state._replace(num_steps=state.num_steps + num_steps)
+
     def render(self, state: State, scale: int = 24) -> jax.Array:
         """uint8[H * scale, W * scale, 3]: the level as the agent knows it, the agent drawn on top.
 

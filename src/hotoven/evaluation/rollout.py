@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from hotoven.types import CATASTROPHE, RUNNING, Env, PyTree, Trace
+from hotoven.types import CATASTROPHE, RUNNING, Env, PyTree, TimeStep, Trace
 
 
 class Episodes(NamedTuple):
@@ -27,48 +27,53 @@ def dangerous_actions(env: Env, state: PyTree) -> jax.Array:
     return jax.vmap(lambda action: env.step(state, action)[1].outcome)(actions) == CATASTROPHE
 
 
-def play(env: Env, policy: Any, levels: PyTree, key: jax.Array) -> Episodes:
+def play(env: Env, policy: Any, levels: PyTree, key: jax.Array, num_slots: int = 128) -> Episodes:
     """Each of `levels` (leaves [L, ...]) played once by `policy`; Episodes with leaves [L].
 
-    Pure: jit it, and vmap it over policies. Level i uses the i-th of the keys split from `key`.
+    Pure: jit it, and vmap it over policies. Level i is played with `key` folded with i, so that
+    the result does not depend on `num_slots`, the number of levels played side by side: a slot
+    whose episode has ended takes the next level. An episode of a deterministic policy that comes
+    back to a situation it has been in can only repeat itself until the time limit; whole rounds of
+    it are counted, not played.
     """
     num_levels = jax.tree.leaves(levels)[0].shape[0]
-    keys = jax.random.split(key, num_levels)
-    state, shown = jax.vmap(env.reset)(levels)
-    memory = jax.vmap(lambda k: policy.init(jax.random.fold_in(k, 0)))(keys)
-    zero = jnp.zeros(num_levels, jnp.int32)
-    tally = Episodes(
-        shown.outcome, shown.cause, zero, jnp.zeros(num_levels, jnp.float32), zero, zero, zero
-    )
+    num_slots = min(num_slots, num_levels)
+    keys = _level_keys(key, num_levels)
 
-    def one(state: PyTree, obs: jax.Array, memory: PyTree, tally: Episodes, key: jax.Array) -> tuple:
-        running = tally.outcome == RUNNING
-        memory, decision = policy.act(memory, obs, key)
-        blocked = running & decision.blocked[decision.wanted]
-        dangerous = dangerous_actions(env, state)
-        state, shown = env.step(state, decision.action)
-        tally = Episodes(
-            outcome=shown.outcome,
-            cause=shown.cause,
-            length=tally.length + running,
-            episode_return=tally.episode_return + shown.reward,
-            num_blocked=tally.num_blocked + blocked,
-            num_false_blocks=tally.num_false_blocks + (blocked & ~dangerous[decision.wanted]),
-            num_all_blocked=tally.num_all_blocked + (running & decision.blocked.all()),
+    def start(index: jax.Array) -> _Slot:
+        """A slot at the start of level `index`; an index beyond the last is an idle slot."""
+        at = jnp.minimum(index, num_levels - 1)
+        state, shown = env.reset(jax.tree.map(lambda leaf: leaf[at], levels))
+        memory = policy.init(jax.random.fold_in(keys[at], 0))
+        tally = _no_steps(shown)
+        anchor = _Anchor(_situation(env, policy, state, memory), tally)
+        return _Slot(index, state, shown.obs, memory, tally, anchor)
+
+    def step(slot: _Slot) -> _Slot:
+        k_act = jax.random.fold_in(
+            keys[jnp.minimum(slot.index, num_levels - 1)], slot.tally.length + 1
         )
-        return state, shown.obs, memory, tally
+        slot = _step(env, policy, slot, k_act)
+        return _skip_repeats(env, policy, slot)
 
     def body(carry: tuple) -> tuple:
-        t, *rest = carry
-        step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, t + 1)
-        return (t + 1, *jax.vmap(one)(*rest, step_keys))
+        slots, queued, results = carry
+        slots = jax.vmap(step)(slots)
+        ended = (slots.tally.outcome != RUNNING) & (slots.index < num_levels)
+        row = jnp.where(ended, slots.index, num_levels)  # the last row of results is scrap
+        results = jax.tree.map(lambda kept, new: kept.at[row].set(new), results, slots.tally)
+        following = jnp.minimum(queued + jnp.cumsum(ended) - 1, num_levels)
+        fresh = jax.vmap(start)(jnp.where(ended, following, slots.index).astype(jnp.int32))
+        slots = jax.tree.map(lambda new, old: _where(ended, new, old), fresh, slots)
+        return slots, jnp.minimum(queued + ended.sum(), num_levels), results
 
     def goes_on(carry: tuple) -> jax.Array:
-        t, _, _, _, tally = carry
-        return (t < env.max_steps) & (tally.outcome == RUNNING).any()
+        return (carry[0].index < num_levels).any()
 
-    start = (jnp.int32(0), state, shown.obs, memory, tally)
-    return jax.lax.while_loop(goes_on, body, start)[-1]
+    slots = jax.vmap(start)(jnp.arange(num_slots, dtype=jnp.int32))
+    results = jax.tree.map(lambda leaf: jnp.zeros(num_levels + 1, leaf.dtype), slots.tally)
+    _, _, results = jax.lax.while_loop(goes_on, body, (slots, jnp.int32(num_slots), results))
+    return jax.tree.map(lambda leaf: leaf[:num_levels], results)
 
 
 def record(
@@ -104,6 +109,98 @@ def record(
         steps = jnp.arange(env.max_steps)
         return jax.lax.scan(body, (state, shown, memory), steps)[1]
 
-    return jax.vmap(episode)(levels, jax.random.split(key, num_levels))
+    return jax.vmap(episode)(levels, _level_keys(key, num_levels))
 
 
+class _Anchor(NamedTuple):
+    """A situation an episode was in, and its tally then."""
+
+    situation: PyTree
+    tally: Episodes
+
+
+class _Slot(NamedTuple):
+    """One episode being played."""
+
+    index: jax.Array  # int32[]  its level; the number of levels where the slot is idle
+    state: PyTree
+    obs: jax.Array
+    memory: PyTree
+    tally: Episodes
+    anchor: _Anchor
+
+
+def _level_keys(key: jax.Array, num_levels: int) -> jax.Array:
+    """One key per level, which does not depend on how many levels there are."""
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(num_levels))
+
+
+def _no_steps(shown: TimeStep) -> Episodes:
+    zero = jnp.int32(0)
+    return Episodes(shown.outcome, shown.cause, zero, jnp.float32(0.0), zero, zero, zero)
+
+
+def _step(env: Env, policy: Any, slot: _Slot, key: jax.Array) -> _Slot:
+    memory, decision = policy.act(slot.memory, slot.obs, key)
+    blocked = decision.blocked[decision.wanted]
+    false_block = blocked & ~dangerous_actions(env, slot.state)[decision.wanted]
+    state, shown = env.step(slot.state, decision.action)
+    tally = Episodes(
+        outcome=shown.outcome,
+        cause=shown.cause,
+        length=slot.tally.length + 1,
+        episode_return=slot.tally.episode_return + shown.reward,
+        num_blocked=slot.tally.num_blocked + blocked,
+        num_false_blocks=slot.tally.num_false_blocks + false_block,
+        num_all_blocked=slot.tally.num_all_blocked + decision.blocked.all(),
+    )
+    return slot._replace(state=state, obs=shown.obs, memory=memory, tally=tally)
+
+
+def _situation(env: Env, policy: Any, state: PyTree, memory: PyTree) -> PyTree:
+    """What decides the rest of the episode besides the time left; () where that is not known."""
+    if not getattr(policy, "deterministic", False):
+        return ()
+    return jax.tree.map(_words, (env.situation(state), memory))
+
+
+def _skip_repeats(env: Env, policy: Any, slot: _Slot) -> _Slot:
+    """Counts the whole rounds of a repeating episode that fit into its time; else changes nothing.
+
+    The anchor moves to the present at steps 1, 2, 4, 8, ..., so that every round is noticed.
+    Source: Brent 1980, "An improved Monte Carlo factorization algorithm", section 2.
+    """
+    situation = _situation(env, policy, slot.state, slot.memory)
+    if not jax.tree.leaves(situation):
+        return slot
+    before, now = slot.anchor.tally, slot.tally
+    same = [
+        (a == b).all()
+        for a, b in zip(*map(jax.tree.leaves, (situation, slot.anchor.situation)), strict=True)
+    ]
+    repeats = jnp.stack(same).all() & (now.outcome == RUNNING)
+    period = jnp.maximum(now.length - before.length, 1)
+    rounds = jnp.where(repeats, (env.max_steps - 1 - now.length) // period, 0)
+    outcome, cause, *_ = now
+    counted = [
+        count + (rounds * (count - was)).astype(count.dtype)
+        for count, was in zip(now[2:], before[2:], strict=True)
+    ]
+    tally = Episodes(outcome, cause, *counted)
+    moves = (now.length & (now.length - 1)) == 0  # a power of two
+    anchor = jax.tree.map(
+        lambda new, old: jnp.where(moves, new, old), _Anchor(situation, tally), slot.anchor
+    )
+    state = env.skip(slot.state, rounds * period)
+    return slot._replace(state=state, tally=tally, anchor=anchor)
+
+
+def _words(leaf: jax.Array) -> jax.Array:
+    """Random keys as their raw words, which can be compared; other arrays as they are."""
+    is_key = jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return jax.random.key_data(leaf) if is_key else leaf
+
+
+def _where(chosen: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:
+    """Rows of `new` where `chosen` [W], else of `old`."""
+    return jnp.where(chosen.reshape(-1, *[1] * (new.ndim - 1)), new, old)

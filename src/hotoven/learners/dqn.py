@@ -137,9 +137,9 @@ def make_dqn(config: DQNConfig, env: Env) -> Learner:
     def init(levels: PyTree, num_levels: jax.Array, key: jax.Array) -> AgentState:
         k_net, k_reset, k_train = jax.random.split(key, 3)
         params = net.init(k_net)
-        env_state, start = jax.vmap(
-            lambda k: reset_on_random_level(env, levels, num_levels, k)
-        )(jax.random.split(k_reset, config.num_envs))
+        env_state, start = jax.vmap(lambda k: reset_on_random_level(env, levels, num_levels, k))(
+            jax.random.split(k_reset, config.num_envs)
+        )
         return AgentState(
             params=params,
             target=params,

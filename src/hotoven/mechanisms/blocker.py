@@ -31,6 +31,11 @@ class Blocker:
     threshold: jax.Array  # float32[]
     net: Net  # observation -> float32[A], log-odds of a catastrophe
 
+    @property
+    def deterministic(self) -> bool:
+        """As the inner policy."""
+        return bool(self.inner.deterministic)
+
     def init(self, key: jax.Array) -> PyTree:
         """The inner policy's memory."""
         return self.inner.init(key)

@@ -6,7 +6,7 @@ episode is played by one ensemble, as with trained members.
 
 from dataclasses import dataclass
 from functools import partial
-from typing import final
+from typing import ClassVar, final
 
 import jax
 
@@ -25,6 +25,8 @@ class MCDropout:
     params: PyTree
     net: Net  # with dropout above 0
     num_samples: int
+
+    deterministic: ClassVar[bool] = True
 
     def init(self, key: jax.Array) -> PyTree:
         """The keys of this episode's masks, [num_samples]."""

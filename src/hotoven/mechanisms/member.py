@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from functools import partial
-from typing import final
+from typing import ClassVar, final
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +25,8 @@ class Member:
 
     params: PyTree
     net: Net
+
+    deterministic: ClassVar[bool] = True
 
     def init(self, key: jax.Array) -> PyTree:
         """Nothing is remembered."""

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from functools import partial
-from typing import final
+from typing import ClassVar, final
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,8 @@ class Vote:
 
     params: PyTree
     net: Net
+
+    deterministic: ClassVar[bool] = True
 
     def init(self, key: jax.Array) -> PyTree:
         """Nothing is remembered."""

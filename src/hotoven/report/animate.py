@@ -228,7 +228,8 @@ def film(
 def write_gif(path: Path, frames: np.ndarray, seconds_per_frame: float = 0.2) -> None:
     """Writes uint8[F, h, w, 3] as a GIF that loops, all frames with one palette.
 
-    Up to 255 colours are kept exactly; of more, the commonest are. Equal frames in a row become one frame shown for longer.
+    Up to 255 colours are kept exactly; of more, the commonest are. Equal frames in a row become
+    one frame shown for longer.
     """
     indices, palette = _with_palette(frames)
     images = [Image.fromarray(index) for index in indices]

@@ -29,7 +29,7 @@ from hotoven.mechanisms.mean import Mean
 from hotoven.mechanisms.member import Member
 from hotoven.mechanisms.vote import Vote
 from hotoven.progress import stage
-from hotoven.report import figures
+from hotoven.report import animate, figures
 from hotoven.runs import Run
 from hotoven.storage import read_json, read_table, write_bytes, write_json, write_table
 from hotoven.types import OUTCOMES, LevelSet, Net, PyTree
@@ -93,7 +93,7 @@ PRESETS = {
             gamma=0.8,
             batch_size=32,
             num_updates=8000,
-            double_q=False,
+            epsilon_decay=0.9995,
         )
     ),
     "full": LavaGridStudy(
@@ -104,7 +104,7 @@ PRESETS = {
             gamma=0.8,
             batch_size=32,
             num_updates=60_000,
-            double_q=False,
+            epsilon_decay=0.9999,
         ),
         sizes=(5, 10, 100, 1000, 10_000),
         num_replications=5,
@@ -195,8 +195,19 @@ def report(study: LavaGridStudy, path: Path) -> list[findings.Finding]:
     write_json(path / "findings.json", findings.to_json(found))
     write_bytes(path / "findings.md", findings.to_markdown(found).encode())
     test = levels.load(path / "levels" / "test.safetensors", study.env)
-    figures.write_figures(path / "figures", rates, steps, test, study.env)
+    written = figures.write_figures(path / "figures", rates, steps, test, study.env)
+    notes = [*written.notes, *_write_film(study, path / "figures", steps, test)]
+    write_bytes(path / "figures" / "notes.txt", "".join(f"{note}\n" for note in notes).encode())
     return found
+
+
+def _write_film(study: LavaGridStudy, folder: Path, steps: pa.Table, test: LevelSet) -> list[str]:
+    """A single agent of the smallest training set on a sample of unseen levels, as GIF and MP4."""
+    sample = animate.pick_episodes(animate.episodes_of(steps, "single", study.sizes[0]))
+    frames = animate.film(study.env, test, sample)
+    animate.write_gif(folder / "unseen.gif", frames)
+    animate.write_mp4(folder / "unseen.mp4", frames)
+    return [f"unseen.gif, unseen.mp4: {sample.caption}"]
 
 
 def settings(study: LavaGridStudy) -> dict[str, Any]:
@@ -205,7 +216,9 @@ def settings(study: LavaGridStudy) -> dict[str, Any]:
     return plain
 
 
-def agent_key(study: LavaGridStudy, role: int, replication: int, size: int, member: int) -> jax.Array:
+def agent_key(
+    study: LavaGridStudy, role: int, replication: int, size: int, member: int
+) -> jax.Array:
     """The random key of one agent; it does not depend on which other agents are trained."""
     key = jax.random.key(study.seed)
     for number in (role, replication, size, member):
@@ -400,9 +413,7 @@ def make_players(study: LavaGridStudy) -> dict[str, Callable[..., Episodes]]:
     return {name: jax.jit(many if name.startswith("single") else one) for name in names}
 
 
-def _evaluate_all(
-    study: LavaGridStudy, split: levels.Split, path: Path, replication: int
-) -> None:
+def _evaluate_all(study: LavaGridStudy, split: levels.Split, path: Path, replication: int) -> None:
     """Every method on every test level, and on the training levels: the replication's tables."""
     nets, players = make_nets(study), make_players(study)
     recorder = _make_recorder(study, nets)
@@ -413,13 +424,13 @@ def _evaluate_all(
             ensemble = load_ensemble(study, path, size, replication)
             acting = policies(study, nets, ensemble)
             key = agent_key(study, PLAY, replication, size, 0)
-            seen = levels.take(split.train, slice(0, min(size, study.num_train_levels_played)))
+            chosen, parts = _levels_to_play(study, split, size)
             where = {"num_train_levels": size, "replication": replication}
-            for name, chosen in (("test", split.test), ("train", seen)):
-                for method, policy in acting.items():
+            for method, policy in acting.items():
+                episodes = players[method](policy, chosen.levels, key)
+                for name, part in parts.items():
                     label = {"set": name, **where, "method": method}
-                    episodes = players[method](policy, chosen.levels, key)
-                    rows += _episode_rows(study, label, chosen, episodes)
+                    rows += _episode_rows(study, label, levels.take(chosen, part), episodes, part)
             traced = levels.take(split.test, slice(0, study.num_traced_levels))
             for method in TRACED:
                 label = {"set": "test", **where, "method": method}
@@ -429,6 +440,21 @@ def _evaluate_all(
     part = path / "parts" / f"r{replication}"
     write_table(part / "steps.parquet", _stack(traces))
     write_table(part / "episodes.parquet", _stack(rows))
+
+
+def _levels_to_play(
+    study: LavaGridStudy, split: levels.Split, size: int
+) -> tuple[LevelSet, dict[str, slice]]:
+    """Test levels, then training levels, and which are which.
+
+    The training levels are repeated up to a number that is the same for every size, so that one
+    compiled program plays them all; the repeats belong to no part.
+    """
+    num_seen = min(size, study.num_train_levels_played)
+    num_test, num_room = len(split.test), min(study.sizes[-1], study.num_train_levels_played)
+    seen = levels.take(split.train, np.resize(np.arange(num_seen), num_room))
+    parts = {"test": slice(0, num_test), "train": slice(num_test, num_test + num_seen)}
+    return levels.concatenate(split.test, seen), parts
 
 
 def _make_recorder(study: LavaGridStudy, nets: Nets) -> Callable[..., Any]:
@@ -451,10 +477,10 @@ def _make_recorder(study: LavaGridStudy, nets: Nets) -> Callable[..., Any]:
 
 
 def _episode_rows(
-    study: LavaGridStudy, where: dict[str, Any], chosen: LevelSet, episodes: Episodes
+    study: LavaGridStudy, where: dict[str, Any], chosen: LevelSet, episodes: Episodes, part: slice
 ) -> Iterator[dict[str, Any]]:
-    """One block of rows of episodes.parquet per agent."""
-    arrays = jax.tree.map(lambda leaf: np.atleast_2d(np.asarray(leaf)), episodes)  # [agents, L]
+    """One block of rows of episodes.parquet per agent, from a part of the episodes."""
+    arrays = jax.tree.map(lambda leaf: np.atleast_2d(np.asarray(leaf))[:, part], episodes)
     is_single = where["method"].startswith("single")
     for member in range(arrays.outcome.shape[0]):
         yield {
@@ -480,7 +506,9 @@ def _step_rows(
     at = lambda leaf: leaf[level, step]  # noqa: E731
     q, probability = trace.probes
     return {
-        **_repeat(where | {"member": 0 if where["method"] == "single" else -1}, len(level)),
+        **_repeat(
+            where | {"member": 0 if where["method"].startswith("single") else -1}, len(level)
+        ),
         "level_index": level.astype(np.int32),
         "level_id": chosen.ids[level],
         "step": step.astype(np.int32),

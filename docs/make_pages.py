@@ -1,0 +1,268 @@
+"""Writes the parts of the documentation that the code and the results already know.
+
+`python docs/make_pages.py` writes them, `--check` writes nothing and ends with 1 if one is stale.
+A page is either made whole (docs/lavagrid.md) or filled between a pair of markers
+(`<!-- name -->` and `<!-- /name -->`); the text around the markers is written by hand.
+"""
+
+import ast
+import dataclasses
+import inspect
+import io
+import json
+import re
+import sys
+import textwrap
+import tokenize
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from hotoven.envs.lavagrid import LavaGrid
+from hotoven.envs.lavagrid_levels import Level, to_ascii
+from hotoven.evaluation.findings import Detail, Finding, to_markdown
+from hotoven.levels import split
+from hotoven.studies.lavagrid import PRESETS, LavaGridStudy
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+MADE: Final = "<!-- Made by docs/make_pages.py from the class and its docstring; do not edit. -->"
+
+# The figures of a run, in the order of the README, with what they show.
+FIGURES: Final = {
+    "generalization": "Test levels that ended in catastrophe, and test levels solved, "
+    "against the number of training levels",
+    "ensemble": "One unseen state, and the Q-values of every member of the ensemble and their mean",
+    "blocker": "One unseen state, and the blocker's probability that each action is catastrophic",
+}
+
+
+class Row(NamedTuple):
+    """One line of the table of settings in docs/differences.md."""
+
+    number: int  # of the difference that explains it
+    words: str
+    paper: str  # "not stated" where nothing that we can read states it
+    setting: str  # a path into LavaGridStudy, or a name in _DERIVED
+
+
+ROWS: Final = (
+    Row(1, "rows of the grid", "not stated", "env.height"),
+    Row(1, "columns of the grid", "not stated", "env.width"),
+    Row(1, "share of walls", "not stated", "env.wall_density"),
+    Row(1, "share of lava", "not stated", "env.lava_density"),
+    Row(1, "smallest distance to the goal, steps", "not stated", "env.min_distance"),
+    Row(1, "time limit, steps", "not stated", "env.max_steps"),
+    Row(2, "what is seen", "the agent uncovers the map", "env.visibility"),
+    Row(2, "radius that is uncovered, cells", "not stated", "env.radius"),
+    Row(2, "frame of the observation", "not stated", "env.view"),
+    Row(3, "numbers of training levels", "not stated", "sizes"),
+    Row(3, "unseen test levels", "not stated for the gridworld", "num_test_levels"),
+    Row(3, "validation levels", "not stated", "num_validation_levels"),
+    Row(4, "network", "MLP", "dqn.net"),
+    Row(4, "filters per convolution", "none", "dqn.filters"),
+    Row(4, "units per dense layer", "256, 256, 512", "dqn.hidden"),
+    Row(5, "gradient method", "RMSProp", "dqn.optimizer"),
+    Row(5, "step size", "0.0001", "dqn.learning_rate"),
+    Row(5, "transitions per update", "32", "dqn.batch_size"),
+    Row(6, "updates per agent", "not stated", "dqn.num_updates"),
+    Row(6, "env steps per agent", "1M episodes", "env steps"),
+    Row(6, "env steps per update", "not stated", "dqn.steps_per_update"),
+    Row(6, "episodes side by side", "not stated", "dqn.num_envs"),
+    Row(7, "transitions kept", "10k", "dqn.replay_capacity"),
+    Row(7, "updates between target copies", "1000", "dqn.target_period"),
+    Row(8, "discount", "not stated", "dqn.gamma"),
+    Row(8, "double Q", "not stated", "dqn.double_q"),
+    Row(8, "Huber loss is linear beyond", "not stated", "dqn.huber_delta"),
+    Row(9, "random actions: factor per update", "0.999", "dqn.epsilon_decay"),
+    Row(9, "random actions: smallest share", "0.05", "dqn.epsilon_end"),
+    Row(10, "members of an ensemble", "9", "num_members"),
+    Row(10, "independent ensembles per size", "not stated", "num_replications"),
+    Row(11, "blocker: filters per convolution", "not stated", "danger.filters"),
+    Row(11, "blocker: units per dense layer", "not stated", "danger.hidden"),
+    Row(11, "blocker: updates", "not stated", "danger.num_updates"),
+    Row(11, "blocker: transitions collected", "not stated", "blocker transitions"),
+    Row(11, "blocker: threshold", "50%", "block_threshold"),
+    Row(12, "MC-dropout: share of units dropped", "no such method", "mc_dropout"),
+)
+
+_DERIVED: Final = {
+    "env steps": lambda study: study.dqn.num_updates * study.dqn.steps_per_update,
+    "blocker transitions": lambda study: study.danger.num_envs * study.danger.num_steps,
+}
+
+
+def pages(root: Path = ROOT) -> dict[Path, str]:
+    """What every made or filled page should hold now."""
+    readme, differences = root / "README.md", root / "docs" / "differences.md"
+    front = fill(readme.read_text(), "figures", figures_block(root))
+    return {
+        root / "docs" / "lavagrid.md": env_page(LavaGrid),
+        differences: fill(differences.read_text(), "settings", settings_block()),
+        readme: fill(front, "findings", findings_block(root)),
+    }
+
+
+def fill(text: str, name: str, content: str) -> str:
+    """The text with `content` between the markers of that name.
+
+    Raises:
+      ValueError: the text does not hold exactly one such pair of markers.
+    """
+    start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+    if (text.count(start), text.count(end)) != (1, 1) or text.index(start) > text.index(end):
+        raise ValueError(f"a page must hold one pair of markers {start} and {end}")
+    before, _, rest = text.partition(start)
+    after = rest.partition(end)[2]
+    return f"{before}{start}\n{content}\n{end}{after}"
+
+
+def helps(kind: type) -> dict[str, str]:
+    """The comment beside each field of a dataclass, its parents' fields included."""
+    found: dict[str, str] = {}
+    for parent in reversed(kind.__mro__[:-1]):
+        source = textwrap.dedent(inspect.getsource(parent))
+        comments = {
+            token.start[0]: token.string.lstrip("# ")
+            for token in tokenize.generate_tokens(io.StringIO(source).readline)
+            if token.type == tokenize.COMMENT
+        }
+        body = ast.parse(source).body[0]
+        assert isinstance(body, ast.ClassDef)
+        for node in body.body:
+            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+                if node.end_lineno in comments:
+                    found[node.target.id] = comments[node.end_lineno]
+    return found
+
+
+def env_page(kind: type[LavaGrid]) -> str:
+    """An environment's page: its docstring, its settings and its first test level."""
+    told = helps(kind)
+    rows = [
+        f"| `{field.name}` | {_shown(field.default)} | {told[field.name]} |"
+        for field in dataclasses.fields(kind)
+    ]
+    test = split(kind(), num_train=0, num_validation=0, num_test=1).test
+    level = Level(*(leaf[0] for leaf in test.levels))
+    lines = [
+        MADE,
+        f"# {kind.__name__}",
+        "",
+        inspect.getdoc(kind) or "",
+        "",
+        "## Settings",
+        "",
+        "| setting | default | meaning |",
+        "|---|---|---|",
+        *rows,
+        "",
+        "## Making one",
+        "",
+        "```python",
+        f'env = hotoven.make("{kind.name}", height=7, width=7)',
+        'env = gymnasium.make("hotoven/LavaGrid-v0", height=7, width=7)',
+        "```",
+        "",
+        f"The first test level of the default settings, id {test.ids[0]}. Its shortest safe path "
+        f"takes {test.facts['shortest'][0]} steps.",
+        "S start, G goal, L lava, # wall.",
+        "",
+        "```text",
+        to_ascii(level),
+        "```",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def settings_block() -> str:
+    """The paper's values beside ours, as a table."""
+    studies = {"default": LavaGridStudy(), **PRESETS}
+    names = " | ".join(studies)
+    lines = [f"| no. | what | paper | {names} |", "|---" * (3 + len(studies)) + "|"]
+    for row in ROWS:
+        ours = " | ".join(_shown(_value(study, row.setting)) for study in studies.values())
+        lines.append(f"| {row.number} | {row.words} | {row.paper} | {ours} |")
+    return "\n".join(lines)
+
+
+def figures_block(root: Path) -> str:
+    """The figures of the quick run as pictures, those that are there."""
+    folder = root / "results" / "quick" / "figures"
+    pictures = [(folder / f"{name}.png", words) for name, words in FIGURES.items()]
+    pictures += [(path, "An agent on unseen levels") for path in sorted(folder.glob("*.gif"))]
+    there = [
+        f"![{words}]({path.relative_to(root).as_posix()})"
+        for path, words in pictures
+        if path.exists()
+    ]
+    return "\n\n".join(there) or "No figures are stored yet. `make reproduce` draws them."
+
+
+def findings_block(root: Path) -> str:
+    """The findings of every preset that has any in results/, as tables."""
+    parts = []
+    for preset in PRESETS:
+        folder = root / "results" / preset
+        if not (folder / "findings.json").exists():
+            continue
+        stored = json.loads((folder / "findings.json").read_text())
+        table = to_markdown([_finding(row) for row in stored]).split("\n\n", 1)[0]
+        link = f"[results/{preset}](results/{preset})"
+        parts.append(f"Preset `{preset}`, stored in {link}{_made_on(folder)}.\n\n{table}")
+    return "\n\n".join(parts) or "No findings are stored yet. `make reproduce` computes them."
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Writes or checks the pages; returns the exit code."""
+    if list(arguments) not in ([], ["--check"]):
+        print(f"the only option is --check, got {' '.join(arguments)}", file=sys.stderr)
+        return 2
+    stale = [
+        path for path, text in pages().items() if not path.exists() or path.read_text() != text
+    ]
+    for path in stale:
+        if arguments:
+            print(f"stale: {path.relative_to(ROOT)}; run python docs/make_pages.py")
+        else:
+            path.write_text(pages()[path])
+            print(f"written: {path.relative_to(ROOT)}")
+    return 1 if arguments and stale else 0
+
+
+def _finding(row: dict[str, Any]) -> Finding:
+    details = tuple(Detail(**detail) for detail in row["details"])
+    return Finding(**(row | {"details": details}))
+
+
+def _made_on(folder: Path) -> str:
+    """What the run's record says of its machine; empty where there is no record."""
+    record = folder / "run.json"
+    if not record.exists():
+        return ""
+    hardware = json.loads(record.read_text())["hardware"]
+    devices = ", ".join(hardware["devices"])
+    return f", made on {hardware['cores']} cores of {hardware['processor']} ({devices})"
+
+
+def _value(study: LavaGridStudy, setting: str) -> Any:
+    if setting in _DERIVED:
+        return _DERIVED[setting](study)
+    value: Any = study
+    for name in setting.split("."):
+        value = getattr(value, name)
+    return value
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(map(_shown, value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int) and value >= 10_000:
+        return f"{value:,}"
+    return re.sub(r"e-0?", "e-", f"{value}") if isinstance(value, float) else str(value)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,127 @@
+"""Networks compute what their names say, for one observation, a batch and an ensemble."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hotoven import nets
+from hotoven.types import Net, PyTree
+
+OBS_SHAPE = (4, 3, 2)  # unequal, so that no two axes can be mistaken for each other
+OBS = jax.random.bernoulli(jax.random.key(7), 0.5, OBS_SHAPE).astype(jnp.uint8)
+
+NETS = {
+    "mlp": nets.mlp(OBS_SHAPE, (8, 6), 5),
+    "cnn": nets.cnn(OBS_SHAPE, (7, 6), (8,), 5),
+    "linear": nets.mlp(OBS_SHAPE, (), 5),
+}
+
+
+def layer(weights: list[list[float]], biases: list[float]) -> dict[str, jax.Array]:
+    return {"w": jnp.array(weights), "b": jnp.array(biases)}
+
+
+def test_an_mlp_is_dense_layers_with_relu_between_them():
+    net = nets.mlp((2,), (2,), 1)
+    params = [layer([[1.0, -1.0], [2.0, 0.0]], [0.5, 0.0]), layer([[10.0], [1.0]], [3.0])]
+    # hidden: relu(1 + 6 + 0.5, -1) = (7.5, 0); output: 75 + 0 + 3
+    np.testing.assert_allclose(net.apply(params, jnp.array([1.0, 3.0])), [78.0])
+    # hidden: relu(-1 + 0.5, 1) = (0, 1); output: 0 + 1 + 3
+    np.testing.assert_allclose(net.apply(params, jnp.array([-1.0, 0.0])), [4.0])
+
+
+def test_a_convolution_sums_the_neighbourhood_and_sees_zeros_outside():
+    net = nets.cnn((3, 3, 1), (1,), (), 9)
+    sums = {
+        "convs": [layer([[1.0]] * 9, [0.0])],
+        "head": [{"w": jnp.eye(9), "b": jnp.zeros(9)}],
+    }
+    ones = net.apply(sums, jnp.ones((3, 3, 1))).reshape(3, 3)
+    np.testing.assert_allclose(ones, [[4, 6, 4], [6, 9, 6], [4, 6, 4]])
+
+
+@pytest.mark.parametrize("filters", [(5,), (5, 6)])
+def test_the_taps_agree_with_a_convolution_of_jax(filters: tuple[int, ...]):
+    net = nets.cnn(OBS_SHAPE, filters, (8,), 5)
+    params = jax.jit(net.init)(jax.random.key(0))
+    x = OBS.astype(jnp.float32)[None]
+    for conv in params["convs"]:
+        kernel = conv["w"].reshape(3, 3, x.shape[-1], -1)
+        x = jax.lax.conv_general_dilated(
+            x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+        x = jax.nn.relu(x + conv["b"])
+    head = nets.mlp(x.shape[1:], (8,), 5)
+    judged = head.apply(params["head"], x[0])
+    np.testing.assert_allclose(net.apply(params, OBS), judged, rtol=1e-5, atol=1e-6)
+
+
+@pytest.fixture(scope="module", params=NETS)
+def ensemble(request: pytest.FixtureRequest) -> tuple[Net, PyTree]:
+    """A net and the params of three members, of keys 0, 1 and 2; leaves [M, ...]."""
+    net = NETS[request.param]
+    keys = jax.vmap(jax.random.key)(jnp.arange(3))
+    return net, jax.jit(jax.vmap(net.init))(keys)
+
+
+def member(params: PyTree, index: int) -> PyTree:
+    return jax.tree.map(lambda leaf: leaf[index], params)
+
+
+def test_a_batch_and_an_ensemble_are_what_each_alone_is(ensemble: tuple[Net, PyTree]):
+    net, members = ensemble
+    batch = jnp.stack([OBS, 1 - OBS])
+    every = jax.jit(jax.vmap(jax.vmap(net.apply, (None, 0)), (0, None)))(members, batch)
+    assert every.shape == (3, 2, 5)
+    assert every.dtype == jnp.float32
+    for m in range(3):
+        alone = net.apply(member(members, m), batch[1])
+        np.testing.assert_allclose(every[m, 1], alone, rtol=1e-5, atol=1e-6)
+
+
+def test_members_of_different_keys_differ_and_of_one_key_agree(ensemble: tuple[Net, PyTree]):
+    net, members = ensemble
+    again = jax.jit(net.init)(jax.random.key(0))
+    jax.tree.map(np.testing.assert_array_equal, again, member(members, 0))
+    outputs = [net.apply(member(members, m), OBS) for m in range(3)]
+    assert not np.allclose(outputs[0], outputs[1])
+    assert not np.allclose(outputs[0], outputs[2])
+
+
+@pytest.mark.parametrize("net", NETS.values(), ids=NETS)
+def test_dtypes_are_promoted_nowhere_by_accident(net: Net):
+    with jax.numpy_dtype_promotion("strict"):
+        output = jax.eval_shape(lambda key: net.apply(net.init(key), OBS, key), jax.random.key(0))
+    assert (output.shape, output.dtype) == ((5,), jnp.float32)
+
+
+@pytest.mark.parametrize("kind", ["mlp", "cnn"])
+def test_dropout_without_a_key_drops_nothing(kind: str):
+    if kind == "mlp":
+        sure, unsure = (nets.mlp(OBS_SHAPE, (64,), 5, rate) for rate in (0.0, 0.5))
+    else:
+        sure, unsure = (nets.cnn(OBS_SHAPE, (4,), (64,), 5, rate) for rate in (0.0, 0.5))
+    params = jax.jit(sure.init)(jax.random.key(0))
+    np.testing.assert_array_equal(sure.apply(params, OBS), unsure.apply(params, OBS))
+    np.testing.assert_array_equal(
+        sure.apply(params, OBS, jax.random.key(1)), sure.apply(params, OBS)
+    )
+    dropped = [unsure.apply(params, OBS, jax.random.key(seed)) for seed in (1, 1, 2)]
+    np.testing.assert_array_equal(dropped[0], dropped[1])
+    assert not np.allclose(dropped[0], dropped[2])
+    assert not np.allclose(dropped[0], sure.apply(params, OBS))
+
+
+def test_dropout_keeps_the_expected_output():
+    rate, units = 0.25, 1000
+    net = nets.mlp((1,), (units,), 1, rate)
+    params = [
+        layer([[1.0] * units], [0.0] * units),
+        layer([[1.0 / units]] * units, [0.0]),
+    ]
+    keys = jax.random.split(jax.random.key(0), 400)
+    outputs = jax.vmap(lambda key: net.apply(params, jnp.ones(1), key))(keys)
+    # Each unit is 1 / 0.75 with probability 0.75: mean 1, standard deviation 0.58 / sqrt(units).
+    assert outputs.mean() == pytest.approx(1.0, abs=0.004)
+    assert outputs.std() == pytest.approx(0.0183, rel=0.15)
