@@ -82,7 +82,7 @@ ROWS: Final = (
     Row(11, "blocker: updates", "not stated", "danger.num_updates"),
     Row(11, "blocker: transitions collected", "not stated", "blocker transitions"),
     Row(11, "blocker: threshold", "50%", "block_threshold"),
-    Row(12, "MC-dropout: share of units dropped", "no such method", "mc_dropout"),
+    Row(12, "MC-dropout: share of units dropped", "not used", "mc_dropout"),
 )
 
 _DERIVED: Final = {
@@ -129,9 +129,10 @@ def helps(kind: type) -> dict[str, str]:
         body = ast.parse(source).body[0]
         assert isinstance(body, ast.ClassDef)
         for node in body.body:
-            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-                if node.end_lineno in comments:
-                    found[node.target.id] = comments[node.end_lineno]
+            if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name):
+                continue
+            if node.end_lineno in comments:
+                found[node.target.id] = comments[node.end_lineno]
     return found
 
 

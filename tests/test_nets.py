@@ -14,6 +14,7 @@ OBS = jax.random.bernoulli(jax.random.key(7), 0.5, OBS_SHAPE).astype(jnp.uint8)
 NETS = {
     "mlp": nets.mlp(OBS_SHAPE, (8, 6), 5),
     "cnn": nets.cnn(OBS_SHAPE, (7, 6), (8,), 5),
+    "pooled": nets.cnn(OBS_SHAPE, (7,), (8,), 5, pool=True),
     "linear": nets.mlp(OBS_SHAPE, (), 5),
 }
 
@@ -39,6 +40,19 @@ def test_a_convolution_sums_the_neighbourhood_and_sees_zeros_outside():
     }
     ones = net.apply(sums, jnp.ones((3, 3, 1))).reshape(3, 3)
     np.testing.assert_allclose(ones, [[4, 6, 4], [6, 9, 6], [4, 6, 4]])
+
+
+def test_pooling_says_what_is_there_and_not_where():
+    net = nets.cnn((5, 5, 1), (2,), (), 2, pool=True)
+    params = {
+        "convs": [layer([[1.0, float(tap == 4)] for tap in range(9)], [0.0, 0.5])],
+        "head": [layer([[1.0, 0.0], [0.0, 1.0]], [0.0, 0.0])],
+    }
+    pair = jnp.zeros((5, 5, 1)).at[1, 1].set(2.0).at[1, 2].set(1.0)
+    for shift in ((0, 0), (2, 1)):
+        moved = jnp.roll(pair, shift, axis=(0, 1))
+        # the largest sum of nine cells, and the largest single cell plus its bias
+        np.testing.assert_allclose(net.apply(params, moved), [3.0, 2.5])
 
 
 @pytest.mark.parametrize("filters", [(5,), (5, 6)])

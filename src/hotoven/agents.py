@@ -21,7 +21,7 @@ from hotoven.types import CATASTROPHE, SOLVED, PyTree
 
 
 class TrainingDiverged(RuntimeError):
-    """A loss became NaN or infinite."""
+    """A loss, or a network's params, became NaN or infinite."""
 
 
 class ChunkReport(NamedTuple):
@@ -63,7 +63,7 @@ def train(
     from what it holds.
 
     Raises:
-      TrainingDiverged: a loss is NaN or infinite; the checkpoint holds the last good state.
+      TrainingDiverged: a loss or a param is NaN or infinite; the checkpoint holds the last good state.
       ValueError: the checkpoint is damaged or belongs to other settings.
     """
     levels = jax.tree.map(jnp.asarray, levels)
@@ -86,11 +86,13 @@ def train(
         upto = chunks.after(done)
         state, progress = chunk(state, jnp.int32(done), count=upto - done)
         loss = np.asarray(progress.loss)  # [iterations, agents]
-        if not np.isfinite(loss).all():
-            agents = np.flatnonzero(~np.isfinite(loss).all(axis=0))
+        # the params too: those of a chunk's last update are in no loss of that chunk
+        finite = np.isfinite(loss).all(axis=0) & _all_finite(state.params)
+        if not finite.all():
+            agents = np.flatnonzero(~finite)
             kept = f"the last good state is in {checkpoint}" if checkpoint else "nothing was kept"
             raise TrainingDiverged(
-                f"the loss of agents {agents.tolist()} became NaN or infinite between updates "
+                f"the loss or params of agents {agents.tolist()} became NaN or infinite between updates "
                 f"{done * config.updates_per_iteration} and {upto * config.updates_per_iteration} "
                 f"(learning_rate {config.learning_rate}); {kept}"
             )
@@ -99,6 +101,13 @@ def train(
             save_state(checkpoint, state, done, config)
         on_chunk(_report(done * config.updates_per_iteration, loss, np.asarray(progress.ended)))
     return state.params
+
+
+def _all_finite(params: PyTree) -> np.ndarray:
+    """bool[agents]: whose params (leaves [agents, ...]) are all finite."""
+    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(params)]
+    flags = [np.isfinite(leaf).reshape(len(leaf), -1).all(axis=1) for leaf in leaves]
+    return np.logical_and.reduce(flags)
 
 
 def _report(num_updates: int, loss: np.ndarray, ended: np.ndarray) -> ChunkReport:

@@ -1,5 +1,407 @@
-"""Speed, measured here and now beside the peers that are installed. Prints, asserts nothing."""
+"""Speed, measured here and now beside the peers that are installed. Prints; asserts nothing.
+
+Contestants take turns (ours, peer, ours, peer, ...), so that a busy machine slows them alike: read
+the ratios before the figures. Peers are never imported when this module is, and never needed;
+`pip install 'hotoven[bench]'` brings them.
+"""
+
+import importlib
+import math
+import os
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from importlib import metadata
+from typing import Any, Final, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hotoven import levels, runs
+from hotoven.adapters.gymnasium import GymnasiumEnv
+from hotoven.envs.lavagrid import LavaGrid
+from hotoven.learners.dqn import DQNConfig, make_dqn
+from hotoven.learners.experience import reset_on_random_level, step_and_reset
+from hotoven.studies import lavagrid
+from hotoven.types import Env, PyTree
+
+EXTRA: Final = "pip install 'hotoven[bench]'"
+NUM_LEVELS: Final = 1000  # training levels in the env and the learning benchmark
+PRODUCT_SIZES: Final = (512, 1024, 2048)  # square matrices tried for the peak
+
+# As large as NAVIX's Empty-8x8, with its time limit.
+ENV: Final = LavaGrid(height=8, width=8, max_steps=100)
+
+# The network and the rhythm of the paper's agents; not double Q, which the peer does not have.
+LEARNING: Final = DQNConfig(
+    net="mlp",
+    hidden=(256, 256, 512),
+    optimizer="rmsprop",
+    learning_rate=1e-4,
+    gamma=0.99,
+    batch_size=32,
+    steps_per_update=4,
+    target_period=1000,
+    double_q=False,
+)
+
+
+class Contestant(NamedTuple):
+    """One side of a measurement. The first turn compiles and is not counted."""
+
+    unit: str
+    turn: Callable[[], float]  # does a fixed amount of work; returns its figure in `unit`
+
+
+class Result(NamedTuple):
+    """What a measurement found: figures per turn, and what follows from them turn by turn."""
+
+    title: str
+    figures: Mapping[str, np.ndarray]  # contestant -> float64[turns]
+    units: Mapping[str, str]  # contestant -> unit
+    derived: Mapping[str, np.ndarray]  # e.g. a ratio with its aim -> float64[turns]
+    notes: tuple[str, ...]  # what is missing, and how to get it
 
 
 def run(what: str, repeats: int) -> None:
-    raise NotImplementedError
+    """Measures one of MEASUREMENTS and prints the machine, the versions, figures and ratios."""
+    if what not in MEASUREMENTS:
+        raise ValueError(f"what must be one of {', '.join(MEASUREMENTS)}, got {what!r}")
+    show(MEASUREMENTS[what](repeats))
+
+
+def show(result: Result) -> None:
+    """Prints the machine, the versions and a measurement's medians with their ranges."""
+    machine = runs.hardware()
+    busy = (
+        ", ".join(f"{load:.1f}" for load in os.getloadavg()) if hasattr(os, "getloadavg") else "?"
+    )
+    print(f"machine   {machine['processor']}, {machine['cores']} cores, {machine['devices']}")
+    print(f"load      {busy} (averages over 1, 5 and 15 minutes, this benchmark included)")
+    print(f"versions  {', '.join(f'{name} {v}' for name, v in _versions().items())}")
+    print(f"\n{result.title}: median of {_num_turns(result)} turns (lowest to highest)")
+    for name, values in result.figures.items():
+        print(f"  {name:<34} {_summary(values)} {result.units[name]}")
+    for name, values in result.derived.items():
+        print(f"  {name:<34} {_summary(values)}")
+    for note in result.notes:
+        print(f"  {note}")
+
+
+def take_turns(
+    contestants: Mapping[str, Contestant], repeats: int
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Every contestant's figures, float64[repeats], and its unit; each turn goes round all of them."""
+    if repeats < 1:
+        raise ValueError(f"repeats must be at least 1, got {repeats}")
+    figures: dict[str, list[float]] = {name: [] for name in contestants}
+    for contestant in contestants.values():
+        contestant.turn()
+    for _ in range(repeats):
+        for name, contestant in contestants.items():
+            figures[name].append(contestant.turn())
+    units = {name: contestant.unit for name, contestant in contestants.items()}
+    return {name: np.array(values) for name, values in figures.items()}, units
+
+
+# Random steps
+
+
+def env_speed(repeats: int, env: Env = ENV, batch: int = 4096, num_steps: int = 100) -> Result:
+    """Random steps per second with observations and auto-reset, beside NAVIX's Empty-8x8.
+
+    In both, actions are drawn the same way, every observation is added byte by byte to a total and
+    every reward to another, and each turn goes on from the last one's states: nothing of a step can
+    be left out.
+    """
+    ours, theirs = f"hotoven {env.name} {'x'.join(map(str, env.obs_shape))}", "NAVIX Empty-8x8"
+    contestants = {ours: _our_steps(env, batch, num_steps)}
+    navix, notes = _peer("navix")
+    if navix is not None:
+        contestants[theirs] = _navix_steps(navix, batch, num_steps)
+    figures, units = take_turns(contestants, repeats)
+    derived = {}
+    if navix is not None:
+        derived["ratio (aim: at least 2)"] = figures[ours] / figures[theirs]
+    title = f"random steps with observations, batch {batch}, {num_steps} steps a turn"
+    return Result(title, figures, units, derived, notes)
+
+
+def _our_steps(env: Env, batch: int, num_steps: int) -> Contestant:
+    training = jax.tree.map(jnp.asarray, env.generate(np.arange(NUM_LEVELS))[0])
+    num_levels = jnp.int32(NUM_LEVELS)
+
+    def step(carry: PyTree, action: jax.Array, key: jax.Array) -> tuple[PyTree, Any, Any]:
+        one = partial(step_and_reset, env, training, num_levels)
+        state, obs, new, _ = jax.vmap(one)(*carry, action, jax.random.split(key, batch))
+        return (state, obs), obs, new.reward
+
+    start = jax.vmap(lambda k: reset_on_random_level(env, training, num_levels, k))
+    state, shown = jax.jit(start)(jax.random.split(jax.random.key(0), batch))
+    return _random_steps(step, (state, shown.obs), shown.obs, env.num_actions, num_steps)
+
+
+def _navix_steps(navix: Any, batch: int, num_steps: int) -> Contestant:
+    env = navix.make("Navix-Empty-8x8-v0")  # its resets draw from keys of their own
+
+    def step(carry: PyTree, action: jax.Array, key: jax.Array) -> tuple[PyTree, Any, Any]:
+        shown = jax.vmap(env.step)(carry, action)
+        return shown, shown.observation, shown.reward
+
+    shown = jax.jit(jax.vmap(env.reset))(jax.random.split(jax.random.key(0), batch))
+    return _random_steps(step, shown, shown.observation, len(env.action_set), num_steps)
+
+
+def _random_steps(
+    step: Callable[..., tuple[PyTree, Any, Any]],
+    start: PyTree,
+    obs: jax.Array,
+    num_actions: int,
+    num_steps: int,
+) -> Contestant:
+    """Turns of `num_steps` random actions of a batch; `step(carry, action, key)` is batched."""
+    batch = obs.shape[0]
+
+    @jax.jit
+    def play(carry: PyTree, seen: jax.Array, key: jax.Array) -> tuple[PyTree, jax.Array, jax.Array]:
+        def body(running: tuple, key: jax.Array) -> tuple[tuple, jax.Array]:
+            carry, seen = running
+            k_act, k_step = jax.random.split(key)
+            action = jax.random.randint(k_act, (batch,), 0, num_actions)
+            carry, obs, reward = step(carry, action, k_step)
+            return (carry, seen + obs), reward.sum()
+
+        (carry, seen), rewards = jax.lax.scan(body, (carry, seen), jax.random.split(key, num_steps))
+        return carry, seen, rewards
+
+    now = (start, jnp.zeros_like(obs))
+    turns = 0
+
+    def turn() -> float:
+        nonlocal now, turns
+        turns += 1
+        began = time.perf_counter()
+        *now, rewards = jax.block_until_ready(play(*now, jax.random.key(turns)))
+        return batch * num_steps / (time.perf_counter() - began) / 1e6
+
+    return Contestant("million steps/s", turn)
+
+
+# Learning
+
+
+def learning_speed(
+    repeats: int,
+    config: DQNConfig = LEARNING,
+    env: Env = LavaGrid(),  # noqa: B008  frozen
+    num_members: int = 9,
+    num_iterations: int = 25,
+    peer_updates: int = 300,
+    product_sizes: tuple[int, ...] = PRODUCT_SIZES,
+) -> Result:
+    """DQN updates per second, acting included, summed over members, beside Stable-Baselines3.
+
+    The peer trains one agent with the same network, batch, optimizer and rhythm, on an environment
+    that does nothing: only its learner is timed, ours with its environment. The share of the peak is
+    `update_flops` per second over the best square matrix product of the same turn.
+    """
+    ours, theirs = f"hotoven, {num_members} members", "Stable-Baselines3, 1 agent"
+    contestants = {ours: _our_updates(config, env, num_members, num_iterations)}
+    sb3, notes = _peer("stable_baselines3")
+    if sb3 is not None:
+        contestants[theirs] = _sb3_updates(sb3, config, peer_updates)
+    products = {f"product of {n}x{n} matrices": _product(n) for n in product_sizes}
+    figures, units = take_turns(contestants | products, repeats)
+
+    flops = update_flops(config, math.prod(env.obs_shape), env.num_actions)
+    peak = np.max([figures[name] for name in products], axis=0)
+    derived = {"share of the peak (aim: 0.5)": figures[ours] * flops / 1e9 / peak}
+    if sb3 is not None:
+        derived["ratio (aim: at least 5)"] = figures[ours] / figures[theirs]
+    title = (
+        f"DQN, MLP {'-'.join(map(str, config.hidden))}, batch {config.batch_size}, one update per "
+        f"{config.steps_per_update} steps, {flops / 1e6:.1f} MFLOP an update"
+    )
+    return Result(title, figures, units, derived, notes)
+
+
+def update_flops(config: DQNConfig, obs_size: int, num_actions: int) -> int:
+    """Floating-point operations of one agent's update and of the acting that goes with it (MLP).
+
+    Matrix products alone: [n, a] by [a, b] is 2nab. What else an update does (the optimizer, the
+    replay, the environment) takes time and counts nothing, so that the share of the peak is the
+    share that could not be had faster.
+    """
+    widths = (obs_size, *config.hidden, num_actions)
+    weights = [fan_in * fan_out for fan_in, fan_out in zip(widths[:-1], widths[1:], strict=True)]
+    forward = 2 * sum(weights)  # of one row
+    backward = forward + 2 * sum(weights[1:])  # by weights, and by inputs except the observation
+    networks = 3 if config.double_q else 2  # online and target; double Q: online on the next too
+    return config.batch_size * (networks * forward + backward) + config.steps_per_update * forward
+
+
+def _our_updates(config: DQNConfig, env: Env, num_members: int, num_iterations: int) -> Contestant:
+    learner = make_dqn(config, env)
+    training = jax.tree.map(jnp.asarray, env.generate(np.arange(NUM_LEVELS))[0])
+    sizes = jnp.full(num_members, NUM_LEVELS, jnp.int32)
+    keys = jax.random.split(jax.random.key(0), num_members)
+
+    @partial(jax.jit, donate_argnums=0)  # as in agents.train
+    def train(state: PyTree, first: jax.Array) -> tuple[PyTree, jax.Array]:
+        def body(state: PyTree, t: jax.Array) -> tuple[PyTree, jax.Array]:
+            state, progress = jax.vmap(learner.iterate, (0, None, None, 0))(
+                state, t, training, sizes
+            )
+            return state, progress.loss
+
+        return jax.lax.scan(body, state, first + jnp.arange(num_iterations))
+
+    state = jax.jit(jax.vmap(learner.init, (None, 0, 0)))(training, sizes, keys)
+    done = 0
+
+    def turn() -> float:
+        nonlocal state, done
+        began = time.perf_counter()
+        state, _ = jax.block_until_ready(train(state, jnp.int32(done)))
+        done += num_iterations
+        seconds = time.perf_counter() - began
+        return num_members * num_iterations * config.updates_per_iteration / seconds
+
+    return Contestant("updates/s", turn)
+
+
+class _StillEnv(GymnasiumEnv):
+    """LavaGrid's spaces and nothing behind them: a step costs nothing and never ends."""
+
+    def reset(self, **_: Any) -> tuple[np.ndarray, dict[str, Any]]:
+        self._shown_for_ever = np.zeros(self.observation_space.shape or (), np.uint8)
+        return self._shown_for_ever, {}
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        return self._shown_for_ever, 0.0, False, False, {}
+
+
+def _sb3_updates(sb3: Any, config: DQNConfig, num_updates: int) -> Contestant:
+    torch = importlib.import_module("torch")
+    torch.set_num_threads(runs.hardware()["cores"])
+    agent = sb3.DQN(
+        "MlpPolicy",
+        _StillEnv("lavagrid"),
+        learning_rate=config.learning_rate,
+        gamma=config.gamma,
+        batch_size=config.batch_size,
+        buffer_size=config.replay_capacity,
+        train_freq=config.steps_per_update,
+        target_update_interval=config.target_period * config.steps_per_update,
+        learning_starts=config.batch_size,
+        exploration_initial_eps=config.epsilon_end,  # so that it asks its network, as ours does
+        exploration_final_eps=config.epsilon_end,
+        policy_kwargs={
+            "net_arch": list(config.hidden),
+            "optimizer_class": torch.optim.RMSprop,
+            "optimizer_kwargs": {"alpha": 0.95, "eps": 0.01, "centered": True},
+        },
+        device="cpu",
+        seed=0,
+    )
+
+    def turn() -> float:
+        steps = num_updates * config.steps_per_update
+        before = agent._n_updates
+        began = time.perf_counter()
+        agent.learn(steps, reset_num_timesteps=False)
+        return float(agent._n_updates - before) / (time.perf_counter() - began)
+
+    return Contestant("updates/s", turn)
+
+
+def _product(size: int) -> Contestant:
+    matrix = jnp.ones((size, size), jnp.float32)
+    product = jax.jit(jnp.matmul)
+    flops = 2 * size**3
+    count = max(1, round(2e10 / flops))  # a few tenths of a second
+
+    def turn() -> float:
+        began = time.perf_counter()
+        for _ in range(count):
+            result = product(matrix, matrix)
+        result.block_until_ready()
+        return count * flops / (time.perf_counter() - began) / 1e9
+
+    return Contestant("GFLOP/s", turn)
+
+
+# Evaluation
+
+
+def evaluation_speed(
+    repeats: int,
+    study: lavagrid.LavaGridStudy = lavagrid.PRESETS["quick"],
+) -> Result:
+    """Seconds to play every test level with every method, once compiled.
+
+    The networks are untrained: such agents run into walls until the time is out, so that no level
+    ends early for having been learned. Single members are all played.
+    """
+    nets = lavagrid.make_nets(study)
+    k_members, k_dropout, k_blocker, k_play = jax.random.split(jax.random.key(study.seed), 4)
+    ensemble = lavagrid.Ensemble(
+        jax.vmap(nets.member.init)(jax.random.split(k_members, study.num_members)),
+        nets.dropout.init(k_dropout),
+        nets.blocker.init(k_blocker),
+    )
+    test = levels.split(study.env, 0, 0, study.num_test_levels, study.level_seed).test
+    players = lavagrid.make_players(study)
+    contestants = {
+        method: _playing(partial(players[method], policy, test.levels, k_play))
+        for method, policy in lavagrid.policies(study, nets, ensemble).items()
+    }
+    figures, units = take_turns(contestants, repeats)
+    total = np.sum(list(figures.values()), axis=0)
+    title = f"{len(test)} test levels, {study.num_members} members"
+    derived = {"all methods, seconds (aim: below 10)": total}
+    return Result(title, figures, units, derived, ())
+
+
+def _playing(play: Callable[[], PyTree]) -> Contestant:
+    def turn() -> float:
+        began = time.perf_counter()
+        jax.block_until_ready(play())
+        return time.perf_counter() - began
+
+    return Contestant("s", turn)
+
+
+MEASUREMENTS: Final[dict[str, Callable[[int], Result]]] = {
+    "env": env_speed,
+    "learn": learning_speed,
+    "evaluate": evaluation_speed,
+}
+
+
+def _peer(name: str) -> tuple[Any, tuple[str, ...]]:
+    """The peer's module, or None and a note that says how to get it."""
+    try:
+        return importlib.import_module(name), ()
+    except ImportError as error:
+        return None, (f"{name} is not measured ({error}); {EXTRA} brings it",)
+
+
+def _versions() -> dict[str, str]:
+    """The packages that decide a result, and the peers that are there."""
+    found = runs.versions()
+    for name in ("navix", "stable-baselines3", "torch"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _num_turns(result: Result) -> int:
+    return len(next(iter(result.figures.values())))
+
+
+def _summary(values: np.ndarray) -> str:
+    return f"{np.median(values):>9.4g} ({values.min():.4g} to {values.max():.4g})"

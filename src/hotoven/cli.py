@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, cast, get_args, get_origin, get_type_hints
 
 import numpy as np
 import tyro
@@ -99,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         command = _parse(arguments)
         if command is not None:
             _run(command)
-    except (ValueError, TrainingDiverged) as error:
+    except (ValueError, OSError, TrainingDiverged) as error:
         print(f"hotoven: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -130,9 +130,8 @@ def _parse(arguments: list[str]) -> Any:
             if not issubclass(kind, Reproduce):
                 return tyro.cli(kind, prog=f"hotoven {name}", args=rest)
             preset = _preset(rest)
-            shown = Annotated[kind, tyro.conf.arg(name="")]  # type: ignore[valid-type]
             return tyro.cli(
-                shown,
+                kind,
                 prog=f"hotoven {name}",
                 args=rest,
                 default=kind(study=tyro.MISSING, preset=preset, settings=lavagrid.PRESETS[preset]),
@@ -143,7 +142,7 @@ def _parse(arguments: list[str]) -> Any:
         raise ValueError(_one_line(complaint.getvalue(), kind)) from None
 
 
-def _preset(arguments: list[str]) -> str:
+def _preset(arguments: list[str]) -> Preset:
     """The preset named on the command line, before the other settings change it."""
     for index, word in enumerate(arguments):
         flag, _, value = word.partition("=")
@@ -153,20 +152,24 @@ def _preset(arguments: list[str]) -> str:
                 raise ValueError(
                     f"--preset must be one of {', '.join(lavagrid.PRESETS)}, got {named!r}"
                 )
-            return named
+            return cast(Preset, named)
     return "quick"
 
 
 def _one_line(complaint: str, kind: type) -> str:
     """tyro's boxed complaint as one line, with the allowed settings where one is unknown."""
-    inside = [line.strip("│ ") for line in complaint.splitlines() if line.startswith("│")]
-    text = []
-    for line in inside:
-        if line.startswith("───"):
+    text: list[str] = []
+    begun = False
+    for line in complaint.splitlines():
+        bare = line.strip("│ ")
+        is_rule = bare.startswith(("╭", "╰", "───", "-----"))  # dashes where stdout is ASCII
+        if is_rule and begun:
             break
-        text.append(line)
+        if begun:
+            text.append(bare)
+        begun = begun or is_rule
     message = " ".join(text) or " ".join(complaint.split())
-    unknown = re.findall(r"--[\w.-]+", message) if "nrecognized" in message else []
+    unknown = re.findall(r"--[A-Za-z][\w.-]*", message) if "nrecognized" in message else []
     if unknown:
         allowed = _flags(kind)
         near = difflib.get_close_matches(unknown[0].replace("_", "-"), allowed, n=1)

@@ -7,9 +7,9 @@ by digest, not by id, and what was dropped for that is counted.
 
 import hashlib
 import json
-from dataclasses import replace
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, NamedTuple
 

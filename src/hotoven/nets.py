@@ -48,11 +48,17 @@ def cnn(
     hidden: tuple[int, ...],
     num_outputs: int,
     dropout: float = 0.0,
+    pool: bool = False,
 ) -> Net:
-    """3x3 convolutions (stride 1, zero padding, ReLU), then the dense layers of `mlp`."""
+    """3x3 convolutions (stride 1, zero padding, ReLU), then the dense layers of `mlp`.
+
+    With `pool` the dense layers see the largest value of each filter over the grid, so that what
+    is found does not depend on where it is found; else they see every value.
+    """
     height, width, channels = obs_shape
     depths = (channels, *filters)
-    head = mlp((height, width, depths[-1]), hidden, num_outputs, dropout)
+    seen = (depths[-1],) if pool else (height, width, depths[-1])
+    head = mlp(seen, hidden, num_outputs, dropout)
 
     def init(key: jax.Array) -> PyTree:
         k_head, *k_convs = jax.random.split(key, len(depths))
@@ -66,6 +72,8 @@ def cnn(
         x = obs.astype(jnp.float32)
         for layer in params["convs"]:
             x = jax.nn.relu(_patches(x) @ layer["w"] + layer["b"])
+        if pool:
+            x = x.max(axis=(0, 1))
         return head.apply(params["head"], x, key)
 
     return Net(init, apply)

@@ -71,7 +71,7 @@ class Run:
                 _empty(path)
             elif about["status"] == "finished" and not resume:
                 raise RunError(
-                    f"{path} holds a finished run: --force overwrites it, --out names another folder"
+                    f"{path} holds a finished run: --force overwrites it, --out names another"
                 )
             elif not resume:
                 raise RunError(

@@ -19,7 +19,7 @@ from safetensors import numpy as safetensors_numpy
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Writes `content` to `path` so that a reader sees the old file or the new one, never a part."""
+    """Writes `content` to `path` so that a reader sees the old file or the new one, no part."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:

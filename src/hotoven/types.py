@@ -51,7 +51,7 @@ class Decision(NamedTuple):
 
 @dataclass(frozen=True)
 class LevelSet:
-    """Levels of one family, stacked, with what identifies them. Host arrays; made by `levels.py`."""
+    """Levels of one family, stacked, with what identifies them. Host arrays."""
 
     levels: PyTree  # leaves [L, ...]
     ids: np.ndarray  # int64[L]  the seed of each level
@@ -73,6 +73,11 @@ class Env(Protocol):
 
     @property
     def name(self) -> str: ...
+    @property
+    def version(self) -> int:
+        """Version of the level generator: within one, an id means the same level for ever."""
+        ...
+
     @property
     def num_actions(self) -> int: ...
     @property
@@ -106,7 +111,7 @@ class Env(Protocol):
 
 
 class Policy(Protocol):
-    """Chooses actions. Implementations are frozen pytree dataclasses whose thresholds are leaves."""
+    """Chooses actions. Implementations: frozen pytree dataclasses whose thresholds are leaves."""
 
     @property
     def deterministic(self) -> bool:

@@ -51,7 +51,7 @@ def play(env: Env, policy: Any, levels: PyTree, key: jax.Array, num_slots: int =
 
     def step(slot: _Slot) -> _Slot:
         k_act = jax.random.fold_in(
-            keys[jnp.minimum(slot.index, num_levels - 1)], slot.tally.length + 1
+            keys[jnp.minimum(slot.level, num_levels - 1)], slot.tally.length + 1
         )
         slot = _step(env, policy, slot, k_act)
         return _skip_repeats(env, policy, slot)
@@ -59,16 +59,16 @@ def play(env: Env, policy: Any, levels: PyTree, key: jax.Array, num_slots: int =
     def body(carry: tuple) -> tuple:
         slots, queued, results = carry
         slots = jax.vmap(step)(slots)
-        ended = (slots.tally.outcome != RUNNING) & (slots.index < num_levels)
-        row = jnp.where(ended, slots.index, num_levels)  # the last row of results is scrap
+        ended = (slots.tally.outcome != RUNNING) & (slots.level < num_levels)
+        row = jnp.where(ended, slots.level, num_levels)  # the last row of results is scrap
         results = jax.tree.map(lambda kept, new: kept.at[row].set(new), results, slots.tally)
         following = jnp.minimum(queued + jnp.cumsum(ended) - 1, num_levels)
-        fresh = jax.vmap(start)(jnp.where(ended, following, slots.index).astype(jnp.int32))
+        fresh = jax.vmap(start)(jnp.where(ended, following, slots.level).astype(jnp.int32))
         slots = jax.tree.map(lambda new, old: _where(ended, new, old), fresh, slots)
         return slots, jnp.minimum(queued + ended.sum(), num_levels), results
 
     def goes_on(carry: tuple) -> jax.Array:
-        return (carry[0].index < num_levels).any()
+        return (carry[0].level < num_levels).any()
 
     slots = jax.vmap(start)(jnp.arange(num_slots, dtype=jnp.int32))
     results = jax.tree.map(lambda leaf: jnp.zeros(num_levels + 1, leaf.dtype), slots.tally)
@@ -122,7 +122,7 @@ class _Anchor(NamedTuple):
 class _Slot(NamedTuple):
     """One episode being played."""
 
-    index: jax.Array  # int32[]  its level; the number of levels where the slot is idle
+    level: jax.Array  # int32[]  its index; the number of levels where the slot is idle
     state: PyTree
     obs: jax.Array
     memory: PyTree

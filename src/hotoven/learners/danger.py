@@ -32,6 +32,7 @@ class DangerConfig:
 
     filters: tuple[int, ...] = (16, 32)  # 3x3 filters per convolution
     hidden: tuple[int, ...] = (64,)  # units per dense layer
+    pool: bool = True  # judge by the largest value of each filter, wherever on the grid it is
     learning_rate: float = 1e-3  # step size of Adam
     batch_size: int = 64  # transitions per gradient step
     num_updates: int = 4000  # gradient steps
@@ -47,7 +48,10 @@ class DangerConfig:
             raise ValueError(
                 f"calibration_share must be between 0 and 1, got {self.calibration_share}"
             )
-        if self.learning_rate <= 0.0:
+        for name in ("filters", "hidden"):
+            if any(width < 1 for width in getattr(self, name)):
+                raise ValueError(f"{name} must be at least 1 each, got {getattr(self, name)}")
+        if not self.learning_rate > 0.0:  # NaN is refused too
             raise ValueError(f"learning_rate must be above 0, got {self.learning_rate}")
 
 
@@ -63,7 +67,7 @@ class Danger(NamedTuple):
 
 def make_danger(config: DangerConfig, env: Env) -> Danger:
     """The learner of one classifier on `env`."""
-    net = nets.cnn(env.obs_shape, config.filters, config.hidden, env.num_actions)
+    net = nets.cnn(env.obs_shape, config.filters, config.hidden, env.num_actions, pool=config.pool)
     optimizer = optax.adam(config.learning_rate)
 
     def collect(

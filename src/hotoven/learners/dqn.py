@@ -58,6 +58,8 @@ class DQNConfig:
         _check(self, "gamma", 0.0 <= self.gamma <= 1.0, "from 0 to 1")
         for name in ("batch_size", "num_updates", "num_envs", "steps_per_update", "target_period"):
             _check(self, name, getattr(self, name) >= 1, "at least 1")
+        for name in ("filters", "hidden"):
+            _check(self, name, all(width >= 1 for width in getattr(self, name)), "at least 1 each")
         for name in ("epsilon_start", "epsilon_end", "epsilon_decay"):
             _check(self, name, 0.0 <= getattr(self, name) <= 1.0, "from 0 to 1")
         _check(

@@ -18,7 +18,7 @@ from hotoven.types import Decision, Net, PyTree
 )
 @dataclass(frozen=True)
 class Blocker:
-    """Wraps a policy; blocks actions whose predicted probability of catastrophe is above a threshold.
+    """Wraps a policy; blocks actions whose predicted danger is above a threshold.
 
     Where the inner policy's choice is blocked, the best action (by its preferences) that is not
     blocked is taken; where all are blocked, the least dangerous one, and `blocked` is all True.
@@ -44,15 +44,16 @@ class Blocker:
         """The inner policy's action, or the one taken in its place."""
         memory, wish = self.inner.act(memory, obs, key)
         probability = jax.nn.sigmoid(self.net.apply(self.params, obs))
-        blocked = probability > self.threshold
+        vetoed = probability > self.threshold
+        blocked = vetoed | wish.blocked  # an inner blocker's veto holds too
         allowed = jnp.where(blocked, -jnp.inf, wish.preferences).argmax()
         instead = jnp.where(blocked.all(), probability.argmin(), allowed).astype(jnp.int32)
-        action = jnp.where(blocked[wish.action], instead, wish.action)
+        action = jnp.where(vetoed[wish.action], instead, wish.action)
         return memory, Decision(
             action=action,
             wanted=wish.wanted,
             preferences=wish.preferences,
             risk=probability[wish.action],
-            blocked=blocked | wish.blocked,
+            blocked=blocked,
             intervened=wish.intervened | (action != wish.action),
         )

@@ -48,7 +48,7 @@ DOTS_PER_INCH: Final = 150
 EPISODE: Final = ("set", "num_train_levels", "replication", "method", "level_index")
 
 
-class NoSuchState(LookupError):  # noqa: N818  an absence, not a fault
+class NoSuchState(LookupError):
     """The recorded steps hold no state of the kind asked for."""
 
 

@@ -318,6 +318,9 @@ def _training_note(study: LavaGridStudy, each: int, chunk: agents.ChunkReport) -
     words = []
     for index, size in enumerate(study.sizes):
         rows = slice(index * each, (index + 1) * each)
+        if not chunk.num_episodes[rows].any():
+            words.append(f"{size} levels: no episode ended")
+            continue
         solved, died = np.nanmean(chunk.solved[rows]), np.nanmean(chunk.catastrophe[rows])
         words.append(f"{size} levels: {solved:.0%} solved, {died:.0%} lava")
     return "; ".join(words)
@@ -437,9 +440,9 @@ def _evaluate_all(study: LavaGridStudy, split: levels.Split, path: Path, replica
                 trace = recorder(acting[method], ensemble, traced.levels, key, method=method)
                 traces.append(_step_rows(study, label, traced, trace))
             shown.show(done, f"{size} training levels")
-    part = path / "parts" / f"r{replication}"
-    write_table(part / "steps.parquet", _stack(traces))
-    write_table(part / "episodes.parquet", _stack(rows))
+    folder = path / "parts" / f"r{replication}"
+    write_table(folder / "steps.parquet", _stack(traces))
+    write_table(folder / "episodes.parquet", _stack(rows))
 
 
 def _levels_to_play(

@@ -1,0 +1,193 @@
+"""Training in chunks, checkpoints, and agents as files."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hotoven import agents, nets
+from hotoven.agents import Chunks, TrainingDiverged
+from hotoven.learners.dqn import DQNConfig, make_dqn
+from hotoven.storage import read_arrays, write_arrays
+from probes import Probe, right_and_wrong, stack, two_steps
+
+ENV = Probe()
+CONFIG = DQNConfig(
+    net="mlp",
+    hidden=(4,),
+    learning_rate=1e-2,
+    batch_size=4,
+    replay_capacity=16,
+    num_updates=24,
+    num_envs=4,
+    target_period=5,
+)
+LEVELS = stack(right_and_wrong(0.5)[0], two_steps(0.5)[0])
+KEYS = jax.random.split(jax.random.key(0), 2)
+
+
+def train(checkpoint: Path | None = None, size: int = 8, on_chunk: Any = None, **settings: Any):
+    config = replace(CONFIG, **settings)
+    chunks = Chunks(config.num_iterations, size)
+    return agents.train(
+        config,
+        make_dqn(config, ENV),
+        LEVELS,
+        np.array([1, 2]),
+        KEYS,
+        chunks,
+        checkpoint,
+        on_chunk or (lambda report: None),
+    )
+
+
+def content(params: Any) -> dict[str, bytes]:
+    return {name: leaf.tobytes() for name, leaf in agents.to_arrays(params).items()}
+
+
+@pytest.fixture(scope="module")
+def at_once() -> dict[str, bytes]:
+    return content(train(size=CONFIG.num_iterations))
+
+
+class Stopped(Exception):
+    pass
+
+
+def test_in_chunks_is_at_once(at_once):
+    reports = []
+    assert content(train(size=10, on_chunk=reports.append)) == at_once
+    assert [report.num_updates for report in reports] == [10, 20, 24]
+    for report in reports:
+        assert report.loss.shape == report.num_episodes.shape == (2,)
+        assert ((report.solved + report.catastrophe)[report.num_episodes > 0] == 1.0).all()
+    assert reports[0].num_episodes[0] == 40  # agent 0: one step an episode, 4 envs, 10 iterations
+
+
+def test_a_run_stopped_after_a_chunk_goes_on_from_its_checkpoint(at_once, tmp_path):
+    path = tmp_path / "state.safetensors"
+
+    def stop(report: Any) -> None:
+        raise Stopped
+
+    with pytest.raises(Stopped):
+        train(path, on_chunk=stop)
+    assert path.exists()
+    reports = []
+    assert content(train(path, on_chunk=reports.append)) == at_once
+    assert [report.num_updates for report in reports] == [16, 24]
+    assert content(train(path, on_chunk=stop)) == at_once  # all is done: nothing is trained
+
+
+# Divergence
+
+
+def test_a_learning_rate_that_explodes_stops_with_the_last_good_state(tmp_path):
+    path = tmp_path / "state.safetensors"
+    reports = []
+    with pytest.raises(TrainingDiverged, match=r"learning_rate 1e\+38.*last good state") as error:
+        train(path, size=1, on_chunk=reports.append, learning_rate=1e38)
+    assert re.search(r"agents \[.*\] became NaN or infinite between updates", str(error.value))
+    assert len(reports) < CONFIG.num_iterations
+    if path.exists():
+        arrays, _ = read_arrays(path)
+        for name, array in arrays.items():
+            assert array.dtype.kind != "f" or np.isfinite(array).all(), name
+    assert path.exists() == bool(reports)
+
+
+def test_params_that_are_not_numbers_stop_the_training_though_the_loss_was_one(tmp_path):
+    path = tmp_path / "state.safetensors"
+    # one update: its loss is that of the initial params, and what it makes of them is infinite
+    with pytest.raises(TrainingDiverged, match=r"updates 0 and 1 .*learning_rate inf"):
+        train(path, size=1, learning_rate=float("inf"))
+    assert not path.exists()
+
+
+# Checkpoints that cannot be trusted
+
+
+@pytest.fixture
+def checkpoint(tmp_path) -> Path:
+    path = tmp_path / "state.safetensors"
+    sizes = jnp.array([1, 2], jnp.int32)
+    state = jax.jit(jax.vmap(make_dqn(CONFIG, ENV).init, (None, 0, 0)))(LEVELS, sizes, KEYS)
+    agents.save_state(path, state, 8, CONFIG)
+    return path
+
+
+def test_a_damaged_checkpoint_is_refused(checkpoint):
+    whole = checkpoint.read_bytes()
+    checkpoint.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=r"state\.safetensors is not a whole"):
+        train(checkpoint)
+
+
+def test_a_checkpoint_of_other_settings_is_refused_and_left_alone(checkpoint):
+    before = checkpoint.read_bytes()
+    with pytest.raises(ValueError, match=r"other settings: .*gamma=0\.95"):
+        train(checkpoint, gamma=0.5)
+    assert checkpoint.read_bytes() == before
+
+
+def test_a_file_that_is_no_checkpoint_is_refused(tmp_path):
+    path = tmp_path / "state.safetensors"
+    write_arrays(path, {"a": np.zeros(2)}, {})
+    with pytest.raises(ValueError, match="other settings"):
+        train(path)
+
+
+def test_a_checkpoint_without_a_leaf_is_refused_by_name(checkpoint):
+    arrays, metadata = read_arrays(checkpoint)
+    del arrays["replay.reward"]
+    write_arrays(checkpoint, arrays, metadata)
+    with pytest.raises(ValueError, match=r"replay\.reward must be float32\[2, 16\], got nothing"):
+        train(checkpoint)
+
+
+def test_a_write_that_fails_leaves_the_old_checkpoint_whole(checkpoint, monkeypatch):
+    before = checkpoint.read_bytes()
+
+    def fail(*arguments: Any) -> None:
+        raise OSError("no space")
+
+    monkeypatch.setattr("hotoven.storage.os.replace", fail)
+    with pytest.raises(OSError, match="no space"):
+        train(checkpoint)
+    assert checkpoint.read_bytes() == before
+    assert list(checkpoint.parent.iterdir()) == [checkpoint]
+
+
+# Params
+
+
+def test_params_come_back_as_they_were(tmp_path):
+    path = tmp_path / "agent.safetensors"
+    net = nets.mlp((3,), (4,), 2)
+    params = jax.vmap(net.init)(KEYS)
+    agents.save_params(path, params, {"seed": 3})
+    loaded, about = agents.load_params(path, jax.eval_shape(jax.vmap(net.init), KEYS))
+    assert about == {"seed": 3}
+    assert jax.tree.structure(loaded) == jax.tree.structure(params)
+    assert content(loaded) == content(params)
+
+
+def test_params_of_another_network_are_refused(tmp_path):
+    path = tmp_path / "agent.safetensors"
+    agents.save_params(path, nets.mlp((3,), (4,), 2).init(KEYS[0]), {})
+    pattern = jax.eval_shape(nets.mlp((3,), (5,), 2).init, KEYS[0])
+    with pytest.raises(ValueError, match=r"0\.b must be float32\[5\], got float32\[4\]"):
+        agents.load_params(path, pattern)
+
+
+def test_random_keys_are_saved_too():
+    tree = {"key": KEYS, "count": jnp.int32(3)}
+    arrays = agents.to_arrays(tree)
+    assert sorted(arrays) == ["count", "key"]
+    back = agents.from_arrays(arrays, jax.eval_shape(lambda: tree), Path("here"))
+    assert jax.random.uniform(back["key"][0]) == jax.random.uniform(KEYS[0])

@@ -1,0 +1,147 @@
+"""The benchmarks do what they say, on a small scale. Never how long it took."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hotoven import bench
+from hotoven.envs.lavagrid import LavaGrid
+from hotoven.learners.dqn import DQNConfig
+from hotoven.studies.lavagrid import PRESETS
+
+SMALL = DQNConfig(
+    net="mlp",
+    hidden=(4,),
+    optimizer="rmsprop",
+    batch_size=2,
+    num_envs=4,
+    steps_per_update=1,
+    replay_capacity=8,
+    num_updates=4,
+    double_q=False,
+)
+
+
+@pytest.fixture
+def no_peers(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> None:
+        raise ImportError(f"No module named {name!r}")
+
+    monkeypatch.setattr(bench.importlib, "import_module", missing)
+
+
+def test_turns_go_round_all_contestants_and_the_first_is_not_counted():
+    order: list[str] = []
+
+    def turn(name: str) -> float:
+        order.append(name)
+        return float(len(order))
+
+    contestants = {
+        name: bench.Contestant("units", lambda name=name: turn(name)) for name in ("ours", "peer")
+    }
+    figures, units = bench.take_turns(contestants, repeats=2)
+    assert order == ["ours", "peer"] * 3
+    np.testing.assert_array_equal(figures["ours"], [3.0, 5.0])
+    np.testing.assert_array_equal(figures["peer"], [4.0, 6.0])
+    assert units == {"ours": "units", "peer": "units"}
+
+
+def test_no_turns_are_refused():
+    with pytest.raises(ValueError, match="repeats must be at least 1, got 0"):
+        bench.take_turns({}, repeats=0)
+
+
+def test_an_unknown_measurement_is_refused_by_name():
+    with pytest.raises(ValueError, match="what must be one of env, learn, evaluate, got 'speed'"):
+        bench.run("speed", 1)
+
+
+def test_flops_of_an_update_are_those_counted_by_hand():
+    # 3-4-2: 12 + 8 = 20 weights; a row forward is 2 * 20 = 40, by weights 40, by inputs 2 * 8 = 16.
+    # Two rows, two networks: 2 * (2 * 40 + 40 + 16) = 272, and one row to act on: 40.
+    assert bench.update_flops(SMALL, obs_size=3, num_actions=2) == 312
+    # Double Q asks the online network about the next states too: 2 * 40 more.
+    assert bench.update_flops(replace(SMALL, double_q=True), obs_size=3, num_actions=2) == 392
+
+
+def test_flops_of_the_benchmark_network_are_those_counted_by_hand():
+    # 125-256-256-512-4: 32000 + 65536 + 131072 + 2048 = 230656 weights, 461312 a row forward.
+    # By inputs 2 * 198656 = 397312. 32 * (3 * 461312 + 397312) + 4 * 461312.
+    assert bench.update_flops(bench.LEARNING, obs_size=125, num_actions=4) == 58_845_184
+
+
+def test_random_steps_add_up_every_observation_and_go_on_from_turn_to_turn():
+    batch, num_steps = 2, 3
+    states: list[int] = []
+
+    def step(count: jax.Array, action: jax.Array, key: jax.Array) -> tuple:
+        jax.debug.callback(lambda n: states.append(int(n)), count, ordered=True)
+        return count + 1, jnp.ones((batch, 5), jnp.uint8), jnp.zeros(batch)
+
+    start = jnp.zeros((batch, 5), jnp.uint8)
+    contestant = bench._random_steps(step, jnp.int32(0), start, 4, num_steps)
+    assert contestant.turn() > 0
+    assert contestant.turn() > 0
+    jax.effects_barrier()
+    assert states == [0, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.usefixtures("no_peers")
+def test_the_env_benchmark_without_its_peer_says_how_to_get_it(capsys: pytest.CaptureFixture[str]):
+    result = bench.env_speed(repeats=2, env=LavaGrid(), batch=8, num_steps=3)
+    assert list(result.figures) == ["hotoven lavagrid 5x5x5"]
+    assert {name: len(values) for name, values in result.figures.items()} == dict.fromkeys(
+        result.figures, 2
+    )
+    assert not result.derived
+    bench.show(result)
+    printed = capsys.readouterr().out
+    assert "navix is not measured" in printed
+    assert "pip install 'hotoven[bench]'" in printed
+    assert "batch 8, 3 steps a turn: median of 2 turns" in printed
+    assert "million steps/s" in printed
+
+
+@pytest.mark.usefixtures("no_peers")
+def test_the_learning_benchmark_gives_the_share_of_the_peak_without_its_peer():
+    result = bench.learning_speed(
+        repeats=2, config=SMALL, num_members=2, num_iterations=2, product_sizes=(8, 16)
+    )
+    ours, small, large = result.figures
+    assert ours == "hotoven, 2 members"
+    assert result.units[ours] == "updates/s"
+    peak = np.maximum(result.figures[small], result.figures[large])
+    flops = bench.update_flops(SMALL, obs_size=125, num_actions=4)
+    (share,) = result.derived.values()
+    np.testing.assert_allclose(share, result.figures[ours] * flops / 1e9 / peak)
+    assert "stable_baselines3 is not measured" in result.notes[0]
+
+
+def test_a_ratio_is_taken_turn_by_turn(monkeypatch: pytest.MonkeyPatch):
+    turns = {"ours": iter([0.0, 6.0, 2.0]), "peer": iter([0.0, 3.0, 4.0])}
+    monkeypatch.setattr(
+        bench, "_our_steps", lambda *_: bench.Contestant("", lambda: next(turns["ours"]))
+    )
+    monkeypatch.setattr(
+        bench, "_navix_steps", lambda *_: bench.Contestant("", lambda: next(turns["peer"]))
+    )
+    monkeypatch.setattr(bench, "_peer", lambda name: (name, ()))
+    (ratio,) = bench.env_speed(repeats=2).derived.values()
+    np.testing.assert_array_equal(ratio, [2.0, 0.5])
+
+
+@pytest.mark.slow
+def test_the_evaluation_benchmark_times_every_method_and_adds_them_up():
+    study = replace(PRESETS["quick"], num_test_levels=4, num_members=2)
+    result = bench.evaluation_speed(repeats=1, study=study)
+    assert set(result.figures) == {
+        f"{method}{blocked}"
+        for method in ("single", "mean", "vote", "mc_dropout")
+        for blocked in ("", "+blocker")
+    }
+    (total,) = result.derived.values()
+    np.testing.assert_allclose(total, sum(result.figures.values()))

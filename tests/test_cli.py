@@ -1,0 +1,198 @@
+"""The command line: what it refuses, what it prints, and a whole tiny study."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from hotoven import cli, levels
+from hotoven.envs.lavagrid import LavaGrid
+from hotoven.storage import read_json
+from tinystudy import SETTINGS, assert_same, finish, results, start, uninterrupted
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory) -> Path:
+    return tmp_path_factory.getbasetemp()
+
+
+# What is refused
+
+LAVAGRID = "reproduce lavagrid"
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("explode", "one of reproduce, train, evaluate, figures, levels, bench, got 'explode'"),
+        ("reproduce", "lavagrid"),
+        ("reproduce pacman", "lavagrid"),
+        (f"{LAVAGRID} --preset slow", "quick, full, got 'slow'"),
+        (f"{LAVAGRID} --colour red", "unknown setting --colour: .*allowed are --preset, --out"),
+        (f"{LAVAGRID} --dqn.gama 1", r"did you mean --dqn\.gamma\?.*--dqn\.batch-size"),
+        (f"{LAVAGRID} --dqn.gamma 2", "gamma must be from 0 to 1, got 2"),
+        (f"{LAVAGRID} --dqn.gamma much", "--dqn.gamma.*float.*'much'"),
+        (f"{LAVAGRID} --dqn.optimizer sgd", "'adam', 'rmsprop'"),
+        (f"{LAVAGRID} --dqn.hidden 0", "hidden must be at least 1 each"),
+        (f"{LAVAGRID} --danger.filters 8 0", "filters must be at least 1 each"),
+        (f"{LAVAGRID} --danger.learning-rate nan", "learning_rate must be above 0, got nan"),
+        (f"{LAVAGRID} --env.lava-density 0.99", "must leave 2 of the 25 cells"),
+        (f"{LAVAGRID} --sizes 8 4", r"sizes must be different, growing .* got \[8, 4\]"),
+        (f"{LAVAGRID} --num-members 0", "num_members must be at least 1, got 0"),
+        (f"{LAVAGRID} --block-threshold nan", "block_threshold must be from 0 to 1, got nan"),
+        (f"{LAVAGRID} --out /dev/null", "/dev/null is a file; a run needs a folder"),
+        (f"{LAVAGRID} --out /dev/null/run", "/dev/null/run"),
+        ("evaluate", "the run's folder"),
+        ("evaluate /no/such/run", "no file /no/such/run/run.json"),
+        ("figures /no/such/run", "no file /no/such/run/run.json"),
+        ("levels burn", "'show', 'count', 'hash'"),
+        ("levels show --role exam", "'train', 'validation', 'test'"),
+        ("levels show --num-levels -1", "must not be negative, got -1"),
+        ("levels hash --level-seed -1", "level seed must be from 0 to 65535, got -1"),
+        ("bench everything", "'env', 'learn', 'evaluate'"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(capsys, line, said):
+    assert cli.main(line.split()) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("hotoven: ")
+    assert err.count("\n") == 1
+    assert re.search(said, err), err
+
+
+# Help
+
+
+def test_help_names_every_command(capsys):
+    assert cli.main(["--help"]) == 0
+    out = capsys.readouterr().out
+    for name in cli.COMMANDS:
+        assert f"hotoven {name} " in out
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_help_lists_every_setting_with_a_help_line(capsys, monkeypatch, name):
+    monkeypatch.setenv("COLUMNS", "100")
+    assert cli.main([name, "--help"]) == 0
+    out = capsys.readouterr().out
+    flags = cli._flags(cli.COMMANDS[name])
+    for flag in flags:
+        at = [match.end() for match in re.finditer(rf"{re.escape(flag)}[ ,\n]", out)]
+        assert at, flag
+        # its words stand beside it or on the next line, and end with the default
+        after = " ".join(out[at[-1] :].replace("│", " ").replace("|", " ").split())
+        words = after.partition("(default:")[0]
+        assert "(default:" in after, flag
+        assert re.search("[a-z]{3}", words), flag
+        assert "--" not in re.sub(r"--\S*no-\S+", "", words), flag
+
+
+# Levels
+
+
+def test_levels_show_draws_them(capsys):
+    assert cli.main(["levels", "show", "lavagrid", "--num-levels", "2"]) == 0
+    out = capsys.readouterr().out
+    assert len(re.findall(r"^level \d+, shortest path \d+ steps$", out, re.MULTILINE)) == 2
+    maps = [block.splitlines()[1:] for block in out.strip().split("\n\n")]
+    for drawn in maps:
+        assert [len(row) for row in drawn] == [5] * 5
+        assert sorted("".join(drawn)).count("L") == 5
+
+
+def test_levels_count_counts_every_set(capsys):
+    assert cli.main(["levels", "count", "--num-levels", "7"]) == 0
+    assert capsys.readouterr().out == "".join(
+        f"{role}: 7 levels, 0 duplicates dropped\n" for role in levels.ROLES
+    )
+
+
+def test_levels_hash_is_the_hash_of_the_set(capsys):
+    line = "levels hash --role train --num-levels 4 --level-seed 1 --env.height 4"
+    assert cli.main(line.split()) == 0
+    train = levels.split(LavaGrid(height=4), 4, 0, 0, seed=1).train
+    assert capsys.readouterr().out == f"{levels.set_hash(train)}\n"
+
+
+# A whole tiny study
+
+PROMISED = (
+    "run.json",
+    "levels/train.safetensors",
+    "levels/validation.safetensors",
+    "levels/test.safetensors",
+    "agents/levels4-r0.safetensors",
+    "agents/levels8-r0.safetensors",
+    "episodes.parquet",
+    "steps.parquet",
+    "rates.parquet",
+    "agent_rates.parquet",
+    "differences.parquet",
+    "calibration.json",
+    "findings.json",
+    "findings.md",
+    "figures/generalization.svg",
+    "figures/generalization.png",
+    "figures/unseen.gif",
+    "figures/unseen.mp4",
+)
+
+
+@pytest.mark.slow
+def test_reproduce_writes_every_promised_file_and_says_where(base):
+    path, out = uninterrupted(base)
+    for name in PROMISED:
+        assert (path / name).stat().st_size > 0, name
+    assert (path / "findings.md").read_text().strip() in out
+    for word in ("findings.md", "*.parquet", "figures"):
+        assert str(path / word) in out
+    about = read_json(path / "run.json")
+    assert about["status"] == "finished"
+    assert about["config"]["settings"]["sizes"] == [4, 8]
+    assert about["config"]["settings"]["seed"] == 3
+    assert about["levels"]["test"]["count"] == 20
+    assert re.fullmatch("[0-9a-f]{32}", about["levels"]["test"]["hash"])
+    assert not list((path / "checkpoints").iterdir())
+    for row in read_json(path / "calibration.json"):
+        assert 0 < row["num_fit_levels"] < row["num_train_levels"]
+
+
+@pytest.mark.slow
+def test_train_then_evaluate_gives_the_bytes_of_reproduce_with_the_same_seed(base):
+    expected = results(uninterrupted(base)[0])
+    path = base / "in-two"
+    finish(start(base, "train", "lavagrid", "--out", str(path), *SETTINGS))
+    assert not (path / "episodes.parquet").exists()
+    finish(start(base, "evaluate", str(path)))
+    assert_same(results(path), expected)
+
+
+@pytest.mark.slow
+def test_a_finished_run_is_not_overwritten(base, capsys):
+    path, _ = uninterrupted(base)
+    before = results(path)
+    for words in (
+        ["reproduce", "lavagrid", "--out", str(path), *SETTINGS],
+        ["evaluate", str(path)],
+    ):
+        assert cli.main(words) == 2
+        err = capsys.readouterr().err
+        assert err.count("\n") == 1
+        assert "--force" in err
+    assert cli.main(
+        ["reproduce", "lavagrid", "--out", str(path), *SETTINGS, "--resume", "--seed", "4"]
+    )
+    assert "settings.seed was 3, is 4" in capsys.readouterr().err
+    assert_same(results(path), before)
+
+
+@pytest.mark.slow
+def test_figures_redraws_the_same_from_the_tables(base):
+    path, _ = uninterrupted(base)
+    before = results(path)
+    for name in before:
+        if name.endswith((".svg", "findings.md", "findings.json")):
+            (path / name).unlink()
+    finish(start(base, "figures", str(path)))
+    assert_same(results(path), before)

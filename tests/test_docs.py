@@ -1,0 +1,164 @@
+"""The documentation is true: pages are fresh, links lead somewhere, code prints what it says."""
+
+import contextlib
+import importlib.util
+import io
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from hotoven import cli
+from hotoven.envs.lavagrid import LavaGrid
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def load_make_pages() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("make_pages", ROOT / "docs" / "make_pages.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+make_pages = load_make_pages()
+
+
+def blocks(path: Path) -> list[tuple[str, str]]:
+    """(language, content) of every fenced block of a page."""
+    return BLOCK.findall(path.read_text())
+
+
+def broken_links(path: Path) -> list[str]:
+    """The relative links of a page that lead nowhere."""
+    prose = BLOCK.sub("", path.read_text())
+    targets = [link.partition("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", prose)]
+    local = [target for target in targets if target and not re.match(r"[a-z]+:", target)]
+    return [target for target in local if not (path.parent / target).exists()]
+
+
+def settings_without_help(kind: type, prefix: str = "") -> Iterator[str]:
+    """The settings of a dataclass, nested ones included, with no comment beside them."""
+    told = make_pages.helps(kind)
+    for field in fields(kind):
+        if is_dataclass(field.default):
+            yield from settings_without_help(type(field.default), f"{prefix}{field.name}.")
+        elif not told.get(field.name):
+            yield f"{prefix}{field.name}"
+
+
+def run_page(path: Path) -> list[tuple[str, str]]:
+    """(what a page says its code prints, what it prints), for each text block after code."""
+    scope: dict[str, Any] = {"__name__": path.stem}
+    pairs, printed = [], ""
+    for language, content in blocks(path):
+        if language == "python":
+            out = io.StringIO()
+            with contextlib.redirect_stdout(out):
+                exec(compile(content, path.name, "exec"), scope)
+            printed = out.getvalue()
+        elif language == "text":
+            pairs.append((content, printed))
+    return pairs
+
+
+@pytest.mark.parametrize("path", make_pages.pages(), ids=lambda path: path.name)
+def test_a_page_holds_what_the_code_and_the_results_say(path: Path):
+    assert path.exists()
+    assert path.read_text() == make_pages.pages()[path], "run python docs/make_pages.py"
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_every_relative_link_leads_somewhere(path: Path):
+    assert not broken_links(path)
+
+
+def test_every_page_is_listed_in_the_index():
+    index = (ROOT / "docs" / "index.md").read_text()
+    for path in (ROOT / "docs").rglob("*.md"):
+        target = path.relative_to(ROOT / "docs").as_posix()
+        assert target == "index.md" or f"]({target})" in index, f"{target} is not in the index"
+
+
+def test_a_broken_link_is_found(tmp_path: Path):
+    page = tmp_path / "page.md"
+    page.write_text("[a](page.md#here) [b](gone.md) [c](https://example.org) ![d](no.png)\n")
+    assert broken_links(page) == ["gone.md", "no.png"]
+
+
+@pytest.mark.parametrize("kind", cli.COMMANDS.values(), ids=list(cli.COMMANDS))
+def test_every_setting_of_the_command_line_has_a_help_line(kind: type):
+    assert not list(settings_without_help(kind))
+
+
+def test_a_setting_without_help_is_found():
+    @dataclass(frozen=True)
+    class Inner:
+        told: int = 1  # what it is
+        untold: int = 2
+
+    @dataclass(frozen=True)
+    class Outer(Inner):
+        inner: Inner = Inner()
+        more: int = 3
+
+    assert list(settings_without_help(Outer)) == ["untold", "inner.untold", "more"]
+
+
+def test_the_page_of_lavagrid_names_every_setting():
+    page = make_pages.env_page(LavaGrid)
+    for field in fields(LavaGrid):
+        assert f"| `{field.name}` |" in page
+
+
+def test_the_readme_shows_the_first_steps_and_what_they_print():
+    code = (ROOT / "examples" / "first_steps.py").read_text()
+    shown = blocks(ROOT / "README.md")
+    place = shown.index(("python", code))
+    done = subprocess.run(
+        [sys.executable, ROOT / "examples" / "first_steps.py"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert shown[place + 1] == ("text", done.stdout)
+
+
+def test_the_protocol_page_prints_what_it_says():
+    pairs = run_page(ROOT / "docs" / "protocol.md")
+    assert len(pairs) == 2
+    for said, printed in pairs:
+        assert printed == said
+
+
+def test_only_what_is_between_the_markers_is_replaced():
+    page = "a\n<!-- x -->\nold\n<!-- /x -->\nb\n"
+    assert make_pages.fill(page, "x", "new") == "a\n<!-- x -->\nnew\n<!-- /x -->\nb\n"
+    with pytest.raises(ValueError, match="one pair of markers"):
+        make_pages.fill(page, "y", "new")
+
+
+def test_findings_are_filled_in_from_the_stored_run(tmp_path: Path):
+    folder = tmp_path / "results" / "quick"
+    (folder / "figures").mkdir(parents=True)
+    assert "No findings" in make_pages.findings_block(tmp_path)
+    assert "No figures" in make_pages.figures_block(tmp_path)
+    (folder / "findings.json").write_text(
+        '[{"claim": "c", "statement": "Lava is hot.", "measure": "lava, %", "estimate": 12.34,'
+        ' "low": 10.0, "high": 15.0, "verdict": "supported", "rule": "r", "details": [],'
+        ' "note": ""}]'
+    )
+    (folder / "figures" / "ensemble.png").write_bytes(b"")
+    assert "| Lava is hot. | 12.3% [10.0, 15.0] | supported |" in make_pages.findings_block(
+        tmp_path
+    )
+    assert "](results/quick/figures/ensemble.png)" in make_pages.figures_block(tmp_path)

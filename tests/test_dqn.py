@@ -1,0 +1,242 @@
+"""The learner finds the known answers of the probes, and keeps its promises about experience."""
+
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hotoven import agents
+from hotoven.learners.dqn import DQNConfig, Learner, make_dqn
+from hotoven.learners.experience import Transition, empty_ring, sample_ring, write_ring
+from hotoven.types import CATASTROPHE, RUNNING, SOLVED
+from probes import PROBES, Probe, stack, table
+
+GAMMA = 0.5
+CONFIG = DQNConfig(
+    net="mlp",
+    hidden=(16,),
+    learning_rate=1e-2,
+    gamma=GAMMA,
+    batch_size=16,
+    replay_capacity=256,
+    num_updates=600,
+    num_envs=8,
+    target_period=10,
+    epsilon_end=0.5,
+)
+
+
+@cache
+def learned(optimizer: str, double_q: bool) -> np.ndarray:
+    """float32[P, S, A]: the Q-values learned on each probe, all of them in one program."""
+    env = Probe()
+    config = replace(
+        CONFIG,
+        optimizer=optimizer,
+        double_q=double_q,
+        learning_rate=1e-2 if optimizer == "adam" else 3e-3,
+    )
+    learner = make_dqn(config, env)
+    levels = stack(*(stack(probe(GAMMA)[0]) for probe in PROBES))  # [P, 1, ...]
+    keys = jax.random.split(jax.random.key(0), len(PROBES))
+
+    @jax.jit
+    @jax.vmap
+    def values(levels: Any, key: jax.Array) -> jax.Array:
+        one = jnp.int32(1)
+
+        def body(state: Any, t: jax.Array) -> tuple[Any, Any]:
+            return learner.iterate(state, t, levels, one)
+
+        steps = jnp.arange(config.num_iterations)
+        state, _ = jax.lax.scan(body, learner.init(levels, one, key), steps)
+        return jax.vmap(learner.net.apply, (None, 0))(state.params, jnp.eye(env.num_places))
+
+    return np.asarray(values(levels, keys))
+
+
+@pytest.mark.parametrize("probe", PROBES, ids=lambda probe: probe.__name__)
+@pytest.mark.parametrize(("optimizer", "double_q"), [("adam", True), ("rmsprop", False)])
+def test_q_values_reach_the_known_answer(optimizer, double_q, probe):
+    q = learned(optimizer, double_q)[PROBES.index(probe)]
+    for (place, action), expected in probe(GAMMA)[1].items():
+        assert q[place, action] == pytest.approx(expected, abs=0.05), (place, action)
+
+
+# Experience
+
+CORRIDOR = Probe(num_places=8, max_steps=100)  # the place is the number of steps walked
+
+
+def corridor_levels() -> Any:
+    ahead = [[min(place + 1, 7)] * 2 for place in range(8)]
+    return stack(table(ahead, np.zeros((8, 2)), np.full((8, 2), RUNNING)))
+
+
+def test_the_replay_ring_overwrites_the_oldest_transitions():
+    config = replace(CONFIG, num_envs=2, steps_per_update=2, replay_capacity=6, num_updates=5)
+    learner, levels, one = make_dqn(config, CORRIDOR), corridor_levels(), jnp.int32(1)
+    state = jax.jit(learner.init)(levels, one, jax.random.key(0))
+    iterate = jax.jit(learner.iterate)
+    held = []
+    for t in range(5):
+        state, _ = iterate(state, jnp.int32(t), levels, one)
+        held.append((state.replay.obs.argmax(-1).tolist(), state.replay.next_obs.argmax(-1)))
+    assert held[2][0] == [0, 0, 1, 1, 2, 2]
+    assert held[3][0] == [3, 3, 1, 1, 2, 2]
+    assert held[4][0] == [3, 3, 4, 4, 2, 2]
+    assert held[4][1].tolist() == [4, 4, 5, 5, 3, 3]
+
+
+def test_only_filled_slots_are_sampled():
+    ring = empty_ring(CORRIDOR, 6, jnp.float32)
+    rows = jax.tree.map(lambda leaf: jnp.ones((2, *leaf.shape[1:]), leaf.dtype), ring)
+    ring = write_ring(ring, rows, jnp.int32(0))
+    assert ring.action.tolist() == [1, 1, 0, 0, 0, 0]
+    sampled = sample_ring(ring, jnp.int32(2), 200, jax.random.key(0))
+    assert (sampled.action == 1).all()
+    wider = sample_ring(ring, jnp.int32(6), 200, jax.random.key(0))
+    assert 0 < int(wider.action.sum()) < 200
+
+
+def test_an_episodes_last_observation_is_kept_and_the_next_one_starts_anew():
+    # place 0 leads to place 1, which ends it: next_obs shows place 1, obs is again place 0
+    env = Probe(max_steps=9)
+    levels = stack(table([[1, 1], [1, 1]], np.zeros((2, 2)), [[SOLVED] * 2] * 2))
+    config = replace(CONFIG, num_envs=2, steps_per_update=2, replay_capacity=4, num_updates=1)
+    learner, one = make_dqn(config, env), jnp.int32(1)
+    state = jax.jit(learner.init)(levels, one, jax.random.key(0))
+    state, progress = jax.jit(learner.iterate)(state, jnp.int32(0), levels, one)
+    kept: Transition = jax.tree.map(lambda leaf: leaf[:2], state.replay)
+    assert kept.next_obs.tolist() == [[0, 1], [0, 1]]
+    assert kept.terminated.tolist() == [True, True]
+    assert kept.catastrophe.tolist() == [False, False]
+    assert state.obs.tolist() == [[1, 0], [1, 0]]
+    assert progress.ended.tolist() == [0, 2, 0, 0]
+
+
+def test_exploration_starts_at_epsilon_start_and_decays_per_update_to_epsilon_end():
+    num_envs = 4096
+    config = replace(
+        CONFIG,
+        num_envs=num_envs,
+        steps_per_update=num_envs // 2,  # two updates per iteration
+        replay_capacity=num_envs,
+        num_updates=2000,
+        epsilon_start=0.8,
+        epsilon_decay=0.99,
+        epsilon_end=0.1,
+    )
+    learner, levels, one = make_dqn(config, CORRIDOR), corridor_levels(), jnp.int32(1)
+    start = jax.jit(learner.init)(levels, one, jax.random.key(0))
+    greedy = jax.vmap(learner.net.apply, (None, 0))(start.params, start.obs).argmax(-1)
+    iterate = jax.jit(learner.iterate)
+
+    def share_of_other_actions(t: int) -> float:
+        state, _ = iterate(start, jnp.int32(t), levels, one)
+        return float((state.replay.action != greedy).mean())
+
+    # half of the random actions are the greedy one by chance
+    assert share_of_other_actions(0) == pytest.approx(0.8 / 2, abs=0.03)
+    assert share_of_other_actions(50) == pytest.approx(0.8 * 0.99**100 / 2, abs=0.03)
+    assert share_of_other_actions(900) == pytest.approx(0.1 / 2, abs=0.02)
+
+
+def test_an_agent_in_a_batch_sees_only_its_own_first_levels():
+    env = Probe(num_places=4)
+    ends = ([[place] * 2 for place in range(4)], np.zeros((4, 2)), np.full((4, 2), CATASTROPHE))
+    levels = stack(*(table(*ends, start=start) for start in range(4)))
+    config = replace(CONFIG, num_updates=64)
+    learner = make_dqn(config, env)
+    sizes = jnp.array([1, 3, 4], jnp.int32)
+    keys = jax.random.split(jax.random.key(0), 3)
+    state = jax.jit(jax.vmap(learner.init, (None, 0, 0)))(levels, sizes, keys)
+    at_start = state.obs.argmax(-1)
+    iterate = jax.jit(jax.vmap(learner.iterate, (0, None, None, 0)))
+    for t in range(config.num_iterations):
+        state, _ = iterate(state, jnp.int32(t), levels, sizes)
+    for agent, size in enumerate(sizes.tolist()):
+        assert set(state.replay.obs[agent].argmax(-1).tolist()) == set(range(size))
+        assert set(at_start[agent].tolist()) <= set(range(size))
+
+
+# Keys and compilations
+
+
+def trained(learner: Learner, config: DQNConfig, keys: jax.Array, size: int) -> Any:
+    levels = stack(PROBES[1](GAMMA)[0])
+    chunks = agents.Chunks(config.num_iterations, size)
+    return agents.train(config, learner, levels, np.ones(len(keys), np.int32), keys, chunks)
+
+
+def test_same_key_same_bytes_and_other_key_other_agent():
+    config = replace(CONFIG, num_updates=16)
+    k_one, k_two = jax.random.split(jax.random.key(3))
+    keys = jnp.stack([k_one, k_two, k_one])
+    params = trained(make_dqn(config, Probe()), config, keys, 8)
+    for leaf in jax.tree.leaves(params):
+        assert np.asarray(leaf[0]).tobytes() == np.asarray(leaf[2]).tobytes()
+        assert np.asarray(leaf[0]).tobytes() != np.asarray(leaf[1]).tobytes()
+
+
+def test_training_compiles_once_per_distinct_chunk_length():
+    config = replace(CONFIG, num_updates=40)  # 20 iterations
+    plain = make_dqn(config, Probe())
+    traced = []
+
+    def iterate(*arguments: Any) -> Any:
+        traced.append(1)
+        return plain.iterate(*arguments)
+
+    learner = Learner(plain.init, iterate, plain.net)
+    keys = jax.random.split(jax.random.key(0), 3)
+
+    def num_traces(size: int) -> int:
+        traced.clear()
+        trained(learner, config, keys, size)
+        return len(traced)
+
+    once = num_traces(20)
+    assert once >= 1
+    assert num_traces(8) == 2 * once  # 8 8 4: not once per chunk
+
+
+# Settings
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"net": "rnn"}, "net must be cnn or mlp, got 'rnn'"),
+        ({"optimizer": "sgd"}, "optimizer must be adam or rmsprop, got 'sgd'"),
+        ({"dropout": 1.0}, "dropout must be at least 0 and below 1, got 1.0"),
+        ({"learning_rate": 0.0}, "learning_rate must be above 0, got 0.0"),
+        ({"learning_rate": float("nan")}, "learning_rate must be above 0, got nan"),
+        ({"gamma": 1.1}, "gamma must be from 0 to 1, got 1.1"),
+        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        ({"hidden": (16, 0)}, "hidden must be at least 1 each, got (16, 0)"),
+        ({"filters": (-1,)}, "filters must be at least 1 each, got (-1,)"),
+        ({"target_period": 0}, "target_period must be at least 1, got 0"),
+        ({"epsilon_end": -0.1}, "epsilon_end must be from 0 to 1, got -0.1"),
+        (
+            {"num_envs": 8, "steps_per_update": 3},
+            "steps_per_update must be a divisor of num_envs (8), got 3",
+        ),
+        (
+            {"num_envs": 8, "replay_capacity": 20},
+            "replay_capacity must be a positive multiple of num_envs (8), got 20",
+        ),
+        (
+            {"num_envs": 8, "steps_per_update": 4, "num_updates": 7},
+            "num_updates must be a multiple of num_envs / steps_per_update (2), got 7",
+        ),
+    ],
+)
+def test_an_impossible_setting_names_what_is_allowed(settings, message):
+    with pytest.raises(ValueError) as error:
+        replace(CONFIG, **settings)
+    assert str(error.value) == message

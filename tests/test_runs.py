@@ -1,0 +1,159 @@
+"""A run's folder has one writer and is never silently overwritten."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hotoven.runs import PACKAGES, Run, RunError
+from hotoven.storage import read_json
+
+CONFIG = {"study": "lavagrid", "settings": {"seed": 0, "env": {"radius": 1}, "sizes": [2, 4]}}
+
+HOLD = """
+import sys
+from pathlib import Path
+from hotoven.runs import Run, RunError
+try:
+    run = Run.open(Path(sys.argv[1]), {"held": True}, force=True)
+except RunError as error:
+    sys.exit(str(error))
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def other_process(path: Path) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.fixture
+def unfinished(tmp_path) -> Path:
+    path = tmp_path / "run"
+    Run.open(path, CONFIG).close()
+    return path
+
+
+@pytest.fixture
+def finished(tmp_path) -> Path:
+    path = tmp_path / "run"
+    with Run.open(path, CONFIG) as run:
+        run.finish()
+    return path
+
+
+def files(path: Path) -> list[str]:
+    return sorted(str(entry.relative_to(path)) for entry in path.rglob("*"))
+
+
+def test_a_new_run_says_what_it_is(tmp_path):
+    with Run.open(tmp_path / "a" / "run", CONFIG) as run:
+        assert not run.finished
+        run.note(levels={"test": {"count": 3}})
+        about = read_json(run.path / "run.json")
+    assert about["status"] == "running"
+    assert about["config"] == CONFIG
+    assert set(about["versions"]) == {"python", *PACKAGES}
+    assert about["hardware"]["cores"] >= 1
+    assert about["levels"] == {"test": {"count": 3}}
+
+
+def test_a_second_process_is_refused_until_the_first_is_gone(tmp_path):
+    path = tmp_path / "run"
+    run = Run.open(path, CONFIG)
+    (path / "agents").mkdir()
+    second = other_process(path)
+    _, complaint = second.communicate(timeout=120)
+    assert second.returncode == 1
+    assert complaint == f"{path} is being written by another process\n"
+    assert (path / "agents").exists()  # though it came with force
+    run.close()
+
+    second = other_process(path)
+    assert second.stdout is not None
+    assert second.stdout.readline() == "held\n"
+    for force in (False, True):
+        with pytest.raises(RunError, match="is being written by another process"):
+            Run.open(path, CONFIG, resume=not force, force=force)
+    second.kill()  # a killed process holds nothing
+    second.communicate()
+    Run.open(path, {"held": True}, resume=True).close()
+
+
+def test_a_finished_run_is_refused_without_force(finished):
+    before = (finished / "run.json").read_bytes()
+    with pytest.raises(RunError, match=r"holds a finished run: --force overwrites it, --out"):
+        Run.open(finished, CONFIG)
+    assert (finished / "run.json").read_bytes() == before
+
+
+def test_an_unfinished_run_is_refused_without_resume(unfinished):
+    with pytest.raises(RunError, match="holds an unfinished run: --resume goes on, --force starts"):
+        Run.open(unfinished, CONFIG)
+
+
+def test_resume_keeps_what_is_there(unfinished):
+    (unfinished / "agents").mkdir()
+    before = (unfinished / "run.json").read_bytes()
+    with Run.open(unfinished, CONFIG, resume=True) as run:
+        assert not run.finished
+    assert (unfinished / "agents").exists()
+    assert (unfinished / "run.json").read_bytes() == before
+
+
+def test_a_finished_run_can_be_resumed(finished):
+    with Run.open(finished, CONFIG, resume=True) as run:
+        assert run.finished
+
+
+def test_resuming_with_other_settings_names_them(unfinished):
+    other = {"study": "lavagrid", "settings": {"seed": 1, "env": {"radius": 2}, "sizes": [2, 4]}}
+    with pytest.raises(RunError) as error:
+        Run.open(unfinished, other, resume=True)
+    assert str(error.value).endswith(
+        "other settings: settings.env.radius was 1, is 2, settings.seed was 0, is 1"
+    )
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_folder_that_holds_no_run_is_not_touched(tmp_path, force):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(RunError, match="is not empty and holds no run"):
+        Run.open(tmp_path, CONFIG, force=force)
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+    assert not (tmp_path / "run.json").exists()
+
+
+def test_a_file_is_not_a_folder(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("text")
+    with pytest.raises(RunError, match="is a file; a run needs a folder"):
+        Run.open(path, CONFIG, force=True)
+    assert path.read_text() == "text"
+
+
+def test_force_empties_a_run_and_follows_no_link_out_of_it(finished, tmp_path):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "kept").touch()
+    (finished / "link").symlink_to(outside)
+    (finished / "agents").mkdir()
+    (finished / "agents" / "a.safetensors").touch()
+    with Run.open(finished, CONFIG, force=True) as run:
+        assert not run.finished
+    assert files(finished) == [".lock", "run.json"]
+    assert (outside / "kept").exists()
+
+
+def test_a_run_that_fails_stays_unfinished_and_unlocked(tmp_path):
+    with pytest.raises(RuntimeError), Run.open(tmp_path / "run", CONFIG):
+        raise RuntimeError
+    assert read_json(tmp_path / "run" / "run.json")["status"] == "running"
+    Run.open(tmp_path / "run", CONFIG, resume=True).close()

@@ -1,0 +1,64 @@
+"""The whole gridworld study with very small settings, run by the command line."""
+
+import os
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+SETTINGS = """
+    --sizes 4 8 --num-members 2 --num-test-levels 20 --num-validation-levels 5
+    --num-train-levels-played 8 --num-traced-levels 5 --num-chunks 3 --seed 3
+    --env.max-steps 12 --dqn.filters 4 --dqn.hidden 8 --dqn.num-updates 72 --dqn.num-envs 8
+    --dqn.steps-per-update 4 --dqn.batch-size 8 --dqn.replay-capacity 64 --danger.filters 4
+    --danger.hidden 8 --danger.num-updates 20 --danger.num-envs 8 --danger.num-steps 8
+    --danger.batch-size 8
+""".split()  # noqa: SIM905  easier to read than a list
+TIMEOUT = 300  # seconds; far more than it takes
+
+
+def start(base: Path, *words: str) -> subprocess.Popen:
+    """A `hotoven` process; what it compiles is kept under `base` for the next one."""
+    cache_dir = base / "compiled"
+    cache_dir.mkdir(mode=0o700, exist_ok=True)
+    return subprocess.Popen(
+        [sys.executable, "-m", "hotoven.cli", *words],
+        env=os.environ
+        | {
+            "JAX_COMPILATION_CACHE_DIR": str(cache_dir),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen) -> str:
+    """What the process printed, once it has ended well."""
+    out, err = process.communicate(timeout=TIMEOUT)
+    assert process.returncode == 0, err
+    return str(out)
+
+
+@cache
+def uninterrupted(base: Path) -> tuple[Path, str]:
+    """The folder of one run that nothing disturbed, made once per session, and what it printed."""
+    path = base / "uninterrupted"
+    return path, finish(start(base, "reproduce", "lavagrid", "--out", str(path), *SETTINGS))
+
+
+def results(path: Path) -> dict[str, bytes]:
+    """Bytes of agents, tables, findings and drawings; run.json holds the time and is left out."""
+    kinds = (".safetensors", ".parquet", ".json", ".md", ".svg")
+    return {
+        str(file.relative_to(path)): file.read_bytes()
+        for file in sorted(path.rglob("*"))
+        if file.suffix in kinds and file.name != "run.json"
+    }
+
+
+def assert_same(found: dict[str, bytes], expected: dict[str, bytes]) -> None:
+    assert sorted(found) == sorted(expected)
+    assert [name for name in expected if found[name] != expected[name]] == []
