@@ -18,7 +18,7 @@ check: .venv/dev.stamp
 	$(BIN)/mypy
 
 bench: .venv/bench.stamp
-	$(BIN)/hotoven bench
+	for what in env learn evaluate; do $(BIN)/hotoven bench $$what || exit 1; done
 
 .venv/setup.stamp: pyproject.toml | .venv/created.stamp
 	$(BIN)/python -m pip install --quiet --editable .

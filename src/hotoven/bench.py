@@ -6,6 +6,7 @@ the ratios before the figures. Peers are never imported when this module is, and
 """
 
 import importlib
+import itertools
 import math
 import os
 import time
@@ -74,9 +75,8 @@ def run(what: str, repeats: int) -> None:
 def show(result: Result) -> None:
     """Prints the machine, the versions and a measurement's medians with their ranges."""
     machine = runs.hardware()
-    busy = (
-        ", ".join(f"{load:.1f}" for load in os.getloadavg()) if hasattr(os, "getloadavg") else "?"
-    )
+    loads = os.getloadavg() if hasattr(os, "getloadavg") else ()  # Windows has none
+    busy = ", ".join(f"{load:.1f}" for load in loads) or "unknown"
     print(f"machine   {machine['processor']}, {machine['cores']} cores, {machine['devices']}")
     print(f"load      {busy} (averages over 1, 5 and 15 minutes, this benchmark included)")
     print(f"versions  {', '.join(f'{name} {v}' for name, v in _versions().items())}")
@@ -92,7 +92,7 @@ def show(result: Result) -> None:
 def take_turns(
     contestants: Mapping[str, Contestant], repeats: int
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Every contestant's figures, float64[repeats], and its unit; each turn goes round all of them."""
+    """Every contestant's figures, float64[repeats], and its unit; a turn goes round all of them."""
     if repeats < 1:
         raise ValueError(f"repeats must be at least 1, got {repeats}")
     figures: dict[str, list[float]] = {name: [] for name in contestants}
@@ -134,7 +134,8 @@ def _our_steps(env: Env, batch: int, num_steps: int) -> Contestant:
 
     def step(carry: PyTree, action: jax.Array, key: jax.Array) -> tuple[PyTree, Any, Any]:
         one = partial(step_and_reset, env, training, num_levels)
-        state, obs, new, _ = jax.vmap(one)(*carry, action, jax.random.split(key, batch))
+        keys = jax.random.split(key, batch)
+        state, obs, new, _ = jax.vmap(one)(carry[0], carry[1], action, keys)
         return (state, obs), obs, new.reward
 
     start = jax.vmap(lambda k: reset_on_random_level(env, training, num_levels, k))
@@ -182,7 +183,7 @@ def _random_steps(
         nonlocal now, turns
         turns += 1
         began = time.perf_counter()
-        *now, rewards = jax.block_until_ready(play(*now, jax.random.key(turns)))
+        *now, _ = jax.block_until_ready(play(*now, jax.random.key(turns)))
         return batch * num_steps / (time.perf_counter() - began) / 1e6
 
     return Contestant("million steps/s", turn)
@@ -203,8 +204,8 @@ def learning_speed(
     """DQN updates per second, acting included, summed over members, beside Stable-Baselines3.
 
     The peer trains one agent with the same network, batch, optimizer and rhythm, on an environment
-    that does nothing: only its learner is timed, ours with its environment. The share of the peak is
-    `update_flops` per second over the best square matrix product of the same turn.
+    that does nothing: only its learner is timed, ours with its environment. The share of the peak
+    is `update_flops` per second over the best square matrix product of the same turn.
     """
     ours, theirs = f"hotoven, {num_members} members", "Stable-Baselines3, 1 agent"
     contestants = {ours: _our_updates(config, env, num_members, num_iterations)}
@@ -234,7 +235,7 @@ def update_flops(config: DQNConfig, obs_size: int, num_actions: int) -> int:
     share that could not be had faster.
     """
     widths = (obs_size, *config.hidden, num_actions)
-    weights = [fan_in * fan_out for fan_in, fan_out in zip(widths[:-1], widths[1:], strict=True)]
+    weights = [fan_in * fan_out for fan_in, fan_out in itertools.pairwise(widths)]
     forward = 2 * sum(weights)  # of one row
     backward = forward + 2 * sum(weights[1:])  # by weights, and by inputs except the observation
     networks = 3 if config.double_q else 2  # online and target; double Q: online on the next too
@@ -320,7 +321,7 @@ def _product(size: int) -> Contestant:
     matrix = jnp.ones((size, size), jnp.float32)
     product = jax.jit(jnp.matmul)
     flops = 2 * size**3
-    count = max(1, round(2e10 / flops))  # a few tenths of a second
+    count = max(1, min(100, round(2e10 / flops)))  # a few tenths of a second for large ones
 
     def turn() -> float:
         began = time.perf_counter()
@@ -341,8 +342,7 @@ def evaluation_speed(
 ) -> Result:
     """Seconds to play every test level with every method, once compiled.
 
-    The networks are untrained: such agents run into walls until the time is out, so that no level
-    ends early for having been learned. Single members are all played.
+    The networks are untrained; every single member is played. A turn is the sum over methods.
     """
     nets = lavagrid.make_nets(study)
     k_members, k_dropout, k_blocker, k_play = jax.random.split(jax.random.key(study.seed), 4)
@@ -359,7 +359,7 @@ def evaluation_speed(
     }
     figures, units = take_turns(contestants, repeats)
     total = np.sum(list(figures.values()), axis=0)
-    title = f"{len(test)} test levels, {study.num_members} members"
+    title = f"evaluation of {len(test)} test levels, {study.num_members} members"
     derived = {"all methods, seconds (aim: below 10)": total}
     return Result(title, figures, units, derived, ())
 

@@ -237,6 +237,7 @@ def _evaluate(command: Evaluate) -> None:
             for table in played:
                 table.unlink()
         lavagrid.evaluate(study, run)
+        lavagrid.merge(study, command.run)
         found = lavagrid.report(study, command.run)
         run.finish()
     _tell(command.run, found)

@@ -132,6 +132,7 @@ def run(study: LavaGridStudy, folder: Run) -> list[findings.Finding]:
     """Runs the study in that folder and returns its findings; skips what is already there."""
     train(study, folder)
     evaluate(study, folder)
+    merge(study, folder.path)
     return report(study, folder.path)
 
 
@@ -173,16 +174,14 @@ def make_split(study: LavaGridStudy) -> levels.Split:
     )
 
 
-def report(study: LavaGridStudy, path: Path) -> list[findings.Finding]:
-    """Writes tables, findings and figures of the run at `path` from its replications' tables."""
+def merge(study: LavaGridStudy, path: Path) -> None:
+    """Writes the tables of the run at `path` from those of its replications."""
     parts = [path / "parts" / f"r{r}" for r in range(study.num_replications)]
     episodes = pa.concat_tables([read_table(part / "episodes.parquet") for part in parts])
-    steps = read_table(parts[0] / "steps.parquet")
-    rates = outcomes.rates(episodes)
     for name, table in (
         ("episodes", episodes),
-        ("steps", steps),
-        ("rates", rates),
+        ("steps", read_table(parts[0] / "steps.parquet")),
+        ("rates", outcomes.rates(episodes)),
         ("agent_rates", outcomes.agent_rates(episodes)),
         ("differences", outcomes.paired_differences(episodes)),
     ):
@@ -191,9 +190,14 @@ def report(study: LavaGridStudy, path: Path) -> list[findings.Finding]:
         path / "calibration.json",
         [row for part in parts for row in read_json(part / "calibration.json")],
     )
-    found = findings.lavagrid_findings(episodes)
+
+
+def report(study: LavaGridStudy, path: Path) -> list[findings.Finding]:
+    """Writes findings and figures of the run at `path` from its tables."""
+    found = findings.lavagrid_findings(read_table(path / "episodes.parquet"))
     write_json(path / "findings.json", findings.to_json(found))
     write_bytes(path / "findings.md", findings.to_markdown(found).encode())
+    rates, steps = (read_table(path / f"{name}.parquet") for name in ("rates", "steps"))
     test = levels.load(path / "levels" / "test.safetensors", study.env)
     written = figures.write_figures(path / "figures", rates, steps, test, study.env)
     notes = [*written.notes, *_write_film(study, path / "figures", steps, test)]
