@@ -63,7 +63,7 @@ def train(
     from what it holds.
 
     Raises:
-      TrainingDiverged: a loss or a param is NaN or infinite; the checkpoint holds the last good state.
+      TrainingDiverged: a loss or a param is NaN or infinite; the checkpoint is the last good state.
       ValueError: the checkpoint is damaged or belongs to other settings.
     """
     levels = jax.tree.map(jnp.asarray, levels)
@@ -92,8 +92,9 @@ def train(
             agents = np.flatnonzero(~finite)
             kept = f"the last good state is in {checkpoint}" if checkpoint else "nothing was kept"
             raise TrainingDiverged(
-                f"the loss or params of agents {agents.tolist()} became NaN or infinite between updates "
-                f"{done * config.updates_per_iteration} and {upto * config.updates_per_iteration} "
+                f"the loss or params of agents {agents.tolist()} became NaN or infinite between "
+                f"updates {done * config.updates_per_iteration} and "
+                f"{upto * config.updates_per_iteration} "
                 f"(learning_rate {config.learning_rate}); {kept}"
             )
         done = upto

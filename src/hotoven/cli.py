@@ -169,13 +169,15 @@ def _one_line(complaint: str, kind: type) -> str:
             text.append(bare)
         begun = begun or is_rule
     message = " ".join(text) or " ".join(complaint.split())
-    unknown = re.findall(r"--[A-Za-z][\w.-]*", message) if "nrecognized" in message else []
-    if unknown:
-        allowed = _flags(kind)
-        near = difflib.get_close_matches(unknown[0].replace("_", "-"), allowed, n=1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        message = f"unknown setting {unknown[0]}: {hint}allowed are {', '.join(allowed)}"
-    return message
+    if "nrecognized" not in message:
+        return message
+    allowed = _flags(kind)
+    unknown = re.findall(r"--[A-Za-z][\w.-]*", message)
+    if not unknown:
+        return f"unexpected{message.rpartition(':')[2]}: allowed are {', '.join(allowed)}"
+    near = difflib.get_close_matches(unknown[0].replace("_", "-"), allowed, n=1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    return f"unknown setting {unknown[0]}: {hint}allowed are {', '.join(allowed)}"
 
 
 def _flags(kind: type, prefix: str = "--") -> list[str]:

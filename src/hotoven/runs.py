@@ -84,7 +84,7 @@ class Run:
                 return about
         about = {
             "status": "running",
-            "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "started": _now(),
             "config": config,
             "versions": versions(),
             "hardware": hardware(),
@@ -104,7 +104,7 @@ class Run:
 
     def finish(self, **facts: Any) -> None:
         """Marks the run as finished."""
-        self.note(status="finished", **facts)
+        self.note(status="finished", finished=_now(), **facts)
 
     def close(self) -> None:
         """Lets other processes write the folder."""
@@ -133,6 +133,10 @@ def hardware() -> dict[str, Any]:
         else os.cpu_count(),
         "devices": [f"{device.platform}: {device.device_kind}" for device in jax.devices()],
     }
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
 def _processor() -> str:

@@ -4,6 +4,7 @@ Everything is written to a temporary name in the same folder, synced, and rename
 Arrays are safetensors, tables are Parquet; nothing is ever pickled.
 """
 
+import hashlib
 import json
 import os
 import tempfile
@@ -59,29 +60,33 @@ def read_json(path: Path) -> Any:
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
-    """Writes named arrays and text as one safetensors file."""
+    """Writes named arrays and text as one safetensors file, with a checksum of all of it."""
     # ascontiguousarray would turn a scalar into a vector, so only what needs it is copied.
     whole = {
         name: array if array.flags.c_contiguous else np.ascontiguousarray(array)
         for name, array in ((name, np.asarray(array)) for name, array in arrays.items())
     }
-    write_bytes(path, safetensors_numpy.save(whole, dict(metadata)))
+    checksum = _checksum(whole, metadata)
+    write_bytes(path, safetensors_numpy.save(whole, {**metadata, "checksum": checksum}))
 
 
 def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """The arrays and the text of a safetensors file.
 
     Raises:
-      ValueError: the file is missing, cut short or of another format; the message names it.
+      ValueError: the file is missing, cut short, changed or of another format.
     """
     try:
         with safe_open(path, framework="numpy") as file:
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return arrays, file.metadata() or {}
+            metadata = dict(file.metadata() or {})
     except FileNotFoundError:
         raise ValueError(f"no file {path}") from None
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} is not a whole safetensors file: {error}") from None
+    if metadata.pop("checksum", None) != _checksum(arrays, metadata):
+        raise ValueError(f"{path} is damaged: its content is not what its checksum names")
+    return arrays, metadata
 
 
 def write_table(path: Path, columns: Mapping[str, Any]) -> None:
@@ -103,3 +108,13 @@ def read_table(path: Path) -> pa.Table:
         raise ValueError(f"no file {path}") from None
     except (pa.ArrowInvalid, OSError) as error:
         raise ValueError(f"{path} is not a whole Parquet file: {error}") from None
+
+
+def _checksum(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> str:
+    """32 hex digits that name the arrays, their names, dtypes and shapes, and the text."""
+    digest = hashlib.blake2b(json.dumps(sorted(metadata.items())).encode(), digest_size=16)
+    for name in sorted(arrays):
+        array = arrays[name]
+        digest.update(f"{name}/{array.dtype.str}/{array.shape}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()

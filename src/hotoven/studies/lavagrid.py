@@ -78,6 +78,10 @@ class LavaGridStudy:
             raise ValueError(
                 f"num_validation_levels must be at least 0, got {self.num_validation_levels}"
             )
+        if not 0 <= self.level_seed <= levels.MAX_SEED:
+            raise ValueError(
+                f"level_seed must be from 0 to {levels.MAX_SEED}, got {self.level_seed}"
+            )
         if not 0.0 < self.mc_dropout < 1.0:
             raise ValueError(f"mc_dropout must be between 0 and 1, got {self.mc_dropout}")
         if not 0.0 <= self.block_threshold <= 1.0:
