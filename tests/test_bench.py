@@ -34,7 +34,7 @@ def no_peers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench.importlib, "import_module", missing)
 
 
-def test_turns_go_round_all_contestants_and_the_first_is_not_counted():
+def test_turns_go_round_all_contestants_and_the_first_two_are_not_counted():
     order: list[str] = []
 
     def turn(name: str) -> float:
@@ -45,9 +45,9 @@ def test_turns_go_round_all_contestants_and_the_first_is_not_counted():
         name: bench.Contestant("units", lambda name=name: turn(name)) for name in ("ours", "peer")
     }
     figures, units = bench.take_turns(contestants, repeats=2)
-    assert order == ["ours", "peer"] * 3
-    np.testing.assert_array_equal(figures["ours"], [3.0, 5.0])
-    np.testing.assert_array_equal(figures["peer"], [4.0, 6.0])
+    assert order == ["ours", "peer"] * 4
+    np.testing.assert_array_equal(figures["ours"], [5.0, 7.0])
+    np.testing.assert_array_equal(figures["peer"], [6.0, 8.0])
     assert units == {"ours": "units", "peer": "units"}
 
 
@@ -123,7 +123,7 @@ def test_the_learning_benchmark_gives_the_share_of_the_peak_without_its_peer():
 
 
 def test_a_ratio_is_taken_turn_by_turn(monkeypatch: pytest.MonkeyPatch):
-    turns = {"ours": iter([0.0, 6.0, 2.0]), "peer": iter([0.0, 3.0, 4.0])}
+    turns = {"ours": iter([0.0, 0.0, 6.0, 2.0]), "peer": iter([0.0, 0.0, 3.0, 4.0])}
     monkeypatch.setattr(
         bench, "_our_steps", lambda *_: bench.Contestant("", lambda: next(turns["ours"]))
     )

@@ -10,13 +10,15 @@ import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from safetensors import SafetensorError, safe_open
 from safetensors import numpy as safetensors_numpy
+
+HEAD: Final = "hotoven"  # the metadata entry of our safetensors files
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -66,8 +68,9 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping
         name: array if array.flags.c_contiguous else np.ascontiguousarray(array)
         for name, array in ((name, np.asarray(array)) for name, array in arrays.items())
     }
-    checksum = _checksum(whole, metadata)
-    write_bytes(path, safetensors_numpy.save(whole, {**metadata, "checksum": checksum}))
+    # one entry: safetensors writes several in an order that differs from process to process
+    head = json.dumps({"metadata": dict(metadata), "checksum": _checksum(whole, metadata)})
+    write_bytes(path, safetensors_numpy.save(whole, {HEAD: head}))
 
 
 def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -79,12 +82,13 @@ def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     try:
         with safe_open(path, framework="numpy") as file:
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            metadata = dict(file.metadata() or {})
+            head = json.loads((file.metadata() or {}).get(HEAD, "{}"))
     except FileNotFoundError:
         raise ValueError(f"no file {path}") from None
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} is not a whole safetensors file: {error}") from None
-    if metadata.pop("checksum", None) != _checksum(arrays, metadata):
+    metadata = head.get("metadata", {})
+    if head.get("checksum") != _checksum(arrays, metadata):
         raise ValueError(f"{path} is damaged: its content is not what its checksum names")
     return arrays, metadata
 
