@@ -35,15 +35,10 @@ def test_killed_again_and_again_it_ends_with_the_same_bytes(tmp_path_factory):
     def exists(pattern: str) -> Callable[[], bool]:
         return lambda: any(path.glob(pattern))
 
-    def after(seconds: float) -> Callable[[], bool]:
-        end = time.monotonic() + seconds
-        return lambda: time.monotonic() > end
-
     kill_when(base, path, exists("checkpoints/members-*.safetensors"))
     assert not (path / "agents").exists()
     held = (path / "checkpoints" / "members-r0.safetensors").read_bytes()
     for moment in (
-        after(random.uniform(0.0, 6.0)),
         exists("checkpoints/dropout-*.safetensors"),
         exists("agents/*.safetensors"),  # one of two is there
         exists("parts/r0/episodes.parquet"),
@@ -53,4 +48,16 @@ def test_killed_again_and_again_it_ends_with_the_same_bytes(tmp_path_factory):
     assert len(held) > 0
     finish(start(base, "reproduce", "lavagrid", "--out", str(path), *SETTINGS, "--resume"))
     assert read_json(path / "run.json")["status"] == "finished"
+    assert_same(results(path), expected)
+
+
+def test_killed_at_any_time_it_ends_with_the_same_bytes(tmp_path_factory):
+    base = tmp_path_factory.getbasetemp()
+    expected = results(uninterrupted(base)[0])
+    path = base / "killed-at-random"
+    process = start(base, "reproduce", "lavagrid", "--out", str(path), *SETTINGS)
+    time.sleep(random.uniform(0.0, 10.0))  # from before the folder exists to after the end
+    process.kill()
+    process.communicate()
+    finish(start(base, "reproduce", "lavagrid", "--out", str(path), *SETTINGS, "--resume"))
     assert_same(results(path), expected)
