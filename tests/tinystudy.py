@@ -44,7 +44,7 @@ def finish(process: subprocess.Popen) -> str:
 
 @cache
 def uninterrupted(base: Path) -> tuple[Path, str]:
-    """The folder of one run that nothing disturbed, made once per session, and what it printed."""
+    """The folder of one run that nothing disturbed, made once per test run, and what it printed."""
     path = base / "uninterrupted"
     return path, finish(start(base, "reproduce", "lavagrid", "--out", str(path), *SETTINGS))
 
