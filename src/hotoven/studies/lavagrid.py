@@ -6,7 +6,7 @@ that a killed run goes on where it stopped and ends with the same bytes.
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -88,28 +88,22 @@ class LavaGridStudy:
             raise ValueError(f"block_threshold must be from 0 to 1, got {self.block_threshold}")
 
 
+_QUICK = LavaGridStudy(
+    dqn=DQNConfig(
+        filters=(16, 32),
+        hidden=(128,),
+        learning_rate=1e-3,
+        gamma=0.8,
+        batch_size=32,
+        num_updates=8000,
+        epsilon_decay=0.9995,
+    )
+)
 PRESETS = {
-    "quick": LavaGridStudy(
-        dqn=DQNConfig(
-            filters=(16, 32),
-            hidden=(128,),
-            learning_rate=1e-3,
-            gamma=0.8,
-            batch_size=32,
-            num_updates=8000,
-            epsilon_decay=0.9995,
-        )
-    ),
-    "full": LavaGridStudy(
-        dqn=DQNConfig(
-            filters=(16, 32),
-            hidden=(128,),
-            learning_rate=1e-3,
-            gamma=0.8,
-            batch_size=32,
-            num_updates=60_000,
-            epsilon_decay=0.9999,
-        ),
+    "quick": _QUICK,
+    "full": replace(
+        _QUICK,
+        dqn=replace(_QUICK.dqn, num_updates=60_000, epsilon_decay=0.9999),
         sizes=(5, 10, 100, 1000, 10_000),
         num_replications=5,
     ),
@@ -286,7 +280,7 @@ def make_nets(study: LavaGridStudy) -> Nets:
 
 
 def _dropout_config(study: LavaGridStudy) -> DQNConfig:
-    return DQNConfig(**(asdict(study.dqn) | {"dropout": study.mc_dropout}))
+    return replace(study.dqn, dropout=study.mc_dropout)
 
 
 def _train_agents(
