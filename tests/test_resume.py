@@ -37,7 +37,6 @@ def test_killed_again_and_again_it_ends_with_the_same_bytes(tmp_path_factory):
 
     kill_when(base, path, exists("checkpoints/members-*.safetensors"))
     assert not (path / "agents").exists()
-    held = (path / "checkpoints" / "members-r0.safetensors").read_bytes()
     for moment in (
         exists("checkpoints/dropout-*.safetensors"),
         exists("agents/*.safetensors"),  # one of two is there
@@ -45,7 +44,6 @@ def test_killed_again_and_again_it_ends_with_the_same_bytes(tmp_path_factory):
     ):
         kill_when(base, path, moment, "--resume")
         assert read_json(path / "run.json")["status"] == "running"
-    assert len(held) > 0
     finish(start(base, "reproduce", "lavagrid", "--out", str(path), *SETTINGS, "--resume"))
     assert read_json(path / "run.json")["status"] == "finished"
     assert_same(results(path), expected)
