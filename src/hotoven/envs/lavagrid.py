@@ -185,7 +185,8 @@ class LavaGrid:
         cell = (jnp.uint8(1) << state.level.cells.astype(jnp.uint8)) >> jnp.uint8(1)
         seen = jnp.where(state.known, cell, jnp.uint8(1 << CHANNELS.index("unknown")))
         seen = seen | jnp.where(agent, jnp.uint8(1 << CHANNELS.index("agent")), jnp.uint8(0))
-        picture = (seen[..., None] >> jnp.arange(len(CHANNELS), dtype=jnp.uint8)) & jnp.uint8(1)
+        bits = jnp.asarray([1 << channel for channel in range(len(CHANNELS))], jnp.uint8)
+        picture = jnp.minimum(seen[..., None] & bits, jnp.uint8(1))
         if self.view == "allocentric":
             return picture
         outside = jnp.zeros(len(CHANNELS), jnp.uint8).at[0].set(1)
