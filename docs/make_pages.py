@@ -63,6 +63,7 @@ ROWS: Final = (
     Row(4, "units per dense layer", "256, 256, 512", "dqn.hidden"),
     Row(5, "gradient method", "RMSProp", "dqn.optimizer"),
     Row(5, "step size", "0.0001", "dqn.learning_rate"),
+    Row(5, "share of the step size left at the end", "1", "dqn.learning_rate_end"),
     Row(5, "transitions per update", "32", "dqn.batch_size"),
     Row(6, "updates per agent", "not stated", "dqn.num_updates"),
     Row(6, "env steps per agent", "1M episodes", "env steps"),

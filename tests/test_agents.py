@@ -25,7 +25,7 @@ CONFIG = DQNConfig(
     replay_capacity=16,
     num_updates=24,
     num_envs=4,
-    target_period=5,
+    target_period=4,
 )
 LEVELS = stack(right_and_wrong(0.5)[0], two_steps(0.5)[0])
 KEYS = jax.random.split(jax.random.key(0), 2)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from hotoven import agents
-from hotoven.learners.dqn import DQNConfig, Learner, make_dqn
+from hotoven.learners.dqn import DQNConfig, Learner, make_dqn, make_optimizer
 from hotoven.learners.experience import Transition, empty_ring, sample_ring, write_ring
 from hotoven.types import CATASTROPHE, RUNNING, SOLVED
 from probes import PROBES, Probe, stack, table
@@ -146,6 +146,38 @@ def test_exploration_starts_at_epsilon_start_and_decays_per_update_to_epsilon_en
     assert share_of_other_actions(900) == pytest.approx(0.1 / 2, abs=0.02)
 
 
+def test_the_target_network_is_copied_every_target_period_updates():
+    config = replace(CONFIG, target_period=4)  # two updates per iteration
+    learner, levels, one = make_dqn(config, CORRIDOR), corridor_levels(), jnp.int32(1)
+    state = jax.jit(learner.init)(levels, one, jax.random.key(0))
+    iterate = jax.jit(learner.iterate)
+    kernel = lambda params: np.asarray(params[0]["w"])  # noqa: E731
+    online, targets = [kernel(state.params)], []
+    for t in range(5):
+        state, _ = iterate(state, jnp.int32(t), levels, one)
+        online.append(kernel(state.params))
+        targets.append(kernel(state.target))
+    assert not np.array_equal(online[0], online[2])
+    for t, copied in enumerate([0, 0, 2, 2, 4]):
+        np.testing.assert_array_equal(targets[t], online[copied])
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "rmsprop"])
+def test_the_learning_rate_falls_linearly_to_its_end(optimizer):
+    config = replace(CONFIG, optimizer=optimizer, num_updates=10, learning_rate_end=0.2)
+    falling, constant = map(make_optimizer, (config, replace(config, learning_rate_end=1.0)))
+    one = jnp.ones(1)
+    states, ratios = [falling.init(one), constant.init(one)], []
+    for _ in range(12):
+        steps = []
+        for index, method in enumerate((falling, constant)):
+            change, states[index] = method.update(one, states[index], one)
+            steps.append(float(change[0]))
+        ratios.append(steps[0] / steps[1])
+    np.testing.assert_allclose(ratios[:3], [1.0, 0.92, 0.84], rtol=1e-5)
+    np.testing.assert_allclose(ratios[10:], [0.2, 0.2], rtol=1e-5)
+
+
 def test_an_agent_in_a_batch_sees_only_its_own_first_levels():
     env = Probe(num_places=4)
     ends = ([[place] * 2 for place in range(4)], np.zeros((4, 2)), np.full((4, 2), CATASTROPHE))
@@ -216,6 +248,7 @@ def test_training_compiles_once_per_distinct_chunk_length():
         ({"dropout": 1.0}, "dropout must be at least 0 and below 1, got 1.0"),
         ({"learning_rate": 0.0}, "learning_rate must be above 0, got 0.0"),
         ({"learning_rate": float("nan")}, "learning_rate must be above 0, got nan"),
+        ({"learning_rate_end": -0.5}, "learning_rate_end must be from 0 to 1, got -0.5"),
         ({"gamma": 1.1}, "gamma must be from 0 to 1, got 1.1"),
         ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
         ({"hidden": (16, 0)}, "hidden must be at least 1 each, got (16, 0)"),
@@ -233,6 +266,10 @@ def test_training_compiles_once_per_distinct_chunk_length():
         (
             {"num_envs": 8, "steps_per_update": 4, "num_updates": 7},
             "num_updates must be a multiple of num_envs / steps_per_update (2), got 7",
+        ),
+        (
+            {"num_envs": 8, "steps_per_update": 4, "target_period": 5},
+            "target_period must be a multiple of num_envs / steps_per_update (2), got 5",
         ),
     ],
 )

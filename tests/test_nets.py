@@ -94,6 +94,22 @@ def test_a_batch_and_an_ensemble_are_what_each_alone_is(ensemble: tuple[Net, PyT
         np.testing.assert_allclose(every[m, 1], alone, rtol=1e-5, atol=1e-6)
 
 
+def test_axes_in_front_are_a_batch(ensemble: tuple[Net, PyTree]):
+    net, members = ensemble
+    params = member(members, 0)
+    grid = jnp.stack([OBS, 1 - OBS, OBS]).reshape(3, 1, *OBS_SHAPE).repeat(2, axis=1)
+    outputs = net.apply(params, grid)
+    assert outputs.shape == (3, 2, 5)
+    for i, obs in enumerate((OBS, 1 - OBS, OBS)):
+        np.testing.assert_allclose(outputs[i, 1], net.apply(params, obs), rtol=1e-5, atol=1e-6)
+
+
+def test_hidden_weights_have_the_variance_of_he_and_the_last_of_lecun():
+    params = nets.mlp((400,), (300,), 500).init(jax.random.key(0))
+    assert params[0]["w"].std() == pytest.approx((2 / 400) ** 0.5, rel=0.02)
+    assert params[1]["w"].std() == pytest.approx((1 / 300) ** 0.5, rel=0.02)
+
+
 def test_members_of_different_keys_differ_and_of_one_key_agree(ensemble: tuple[Net, PyTree]):
     net, members = ensemble
     again = jax.jit(net.init)(jax.random.key(0))

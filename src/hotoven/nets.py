@@ -1,5 +1,7 @@
-"""Networks as (init, apply) pairs of pure functions, for one observation; vmap adds the batch.
+"""Networks as (init, apply) pairs of pure functions.
 
+`apply` takes one observation or many, with any axes in front; a batch in one call is faster than
+`vmap` over its rows (docs/decisions/0007-batches-and-devices.md). Members are added by `vmap`.
 Convolutions are written as shifted copies of the picture and one matrix product for all taps: under
 `vmap` over ensemble members that becomes a batched matrix product, where a convolution would become
 a grouped one, which is several times slower on a CPU.
@@ -9,6 +11,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+from jax.nn.initializers import variance_scaling
 
 from hotoven.types import Net, PyTree
 
@@ -16,7 +19,7 @@ from hotoven.types import Net, PyTree
 def mlp(
     obs_shape: tuple[int, ...], hidden: tuple[int, ...], num_outputs: int, dropout: float = 0.0
 ) -> Net:
-    """Dense layers with ReLU on the flattened observation.
+    """Dense layers with ReLU on the flattened observation: [..., *obs_shape] -> [..., num_outputs].
 
     `apply(params, obs, key)` drops hidden units with probability `dropout`; without a key it drops
     none. Hidden weights are He-initialised, the last layer's LeCun.
@@ -32,7 +35,7 @@ def mlp(
         ]
 
     def apply(params: PyTree, obs: jax.Array, key: jax.Array | None = None) -> jax.Array:
-        x = obs.astype(jnp.float32).reshape(-1)
+        x = obs.astype(jnp.float32).reshape(*_front(obs, obs_shape), -1)
         for index, layer in enumerate(params[:-1]):
             x = jax.nn.relu(x @ layer["w"] + layer["b"])
             if dropout > 0.0 and key is not None:
@@ -69,20 +72,21 @@ def cnn(
         return {"convs": convs, "head": head.init(k_head)}
 
     def apply(params: PyTree, obs: jax.Array, key: jax.Array | None = None) -> jax.Array:
-        x = obs.astype(jnp.float32)
+        # a flat batch: products with one axis of rows are faster than with several
+        x = obs.astype(jnp.float32).reshape(-1, *obs_shape)
         for layer in params["convs"]:
             x = jax.nn.relu(_patches(x) @ layer["w"] + layer["b"])
         if pool:
-            x = x.max(axis=(0, 1))
+            x = x.max(axis=(1, 2))
+        x = x.reshape(*_front(obs, obs_shape), *seen)
         return head.apply(params["head"], x, key)
 
     return Net(init, apply)
 
 
 def _dense(key: jax.Array, fan_in: int, fan_out: int, gain: float) -> dict[str, jax.Array]:
-    scale = math.sqrt(gain / fan_in)
-    weights = scale * jax.random.truncated_normal(key, -2.0, 2.0, (fan_in, fan_out), jnp.float32)
-    return {"w": weights, "b": jnp.zeros(fan_out, jnp.float32)}
+    weights = variance_scaling(gain, "fan_in", "truncated_normal")
+    return {"w": weights(key, (fan_in, fan_out), jnp.float32), "b": jnp.zeros(fan_out, jnp.float32)}
 
 
 def _drop(x: jax.Array, rate: float, key: jax.Array) -> jax.Array:
@@ -91,8 +95,13 @@ def _drop(x: jax.Array, rate: float, key: jax.Array) -> jax.Array:
 
 
 def _patches(x: jax.Array) -> jax.Array:
-    """[H, W, C] -> [H, W, 9C]: each cell beside its eight neighbours, zeros outside."""
-    height, width, _ = x.shape
-    padded = jnp.pad(x, ((1, 1), (1, 1), (0, 0)))
-    shifted = [padded[i : i + height, j : j + width] for i in range(3) for j in range(3)]
+    """[N, H, W, C] -> [N, H, W, 9C]: each cell beside its eight neighbours, zeros outside."""
+    _, height, width, _ = x.shape
+    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    shifted = [padded[:, i : i + height, j : j + width] for i in range(3) for j in range(3)]
     return jnp.concatenate(shifted, axis=-1)
+
+
+def _front(obs: jax.Array, obs_shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The axes in front of an observation's own."""
+    return obs.shape[: obs.ndim - len(obs_shape)]

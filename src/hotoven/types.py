@@ -138,7 +138,7 @@ class Trace(NamedTuple):
 
 
 class Net(NamedTuple):
-    """A network as a pair of pure functions."""
+    """A network as a pair of pure functions; `apply` takes observations with any axes in front."""
 
     init: Callable[[jax.Array], PyTree]  # key -> params
-    apply: Callable[..., jax.Array]  # (params, obs, key=None) -> float32[num_outputs]
+    apply: Callable[..., jax.Array]  # (params, obs, key=None) -> float32[..., num_outputs]

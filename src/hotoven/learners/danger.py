@@ -17,9 +17,9 @@ from hotoven import nets
 from hotoven.learners.experience import (
     Transition,
     empty_ring,
-    reset_on_random_level,
+    reset_all,
     sample_ring,
-    step_and_reset,
+    step_all,
     write_ring,
 )
 from hotoven.losses import binary_cross_entropy
@@ -76,10 +76,7 @@ def make_danger(config: DangerConfig, env: Env) -> Danger:
         """Play with a share of random actions that differs from env to env, from 0.1 to 1."""
         k_reset, k_play = jax.random.split(key)
         epsilon = jnp.linspace(0.1, 1.0, config.num_envs)
-        reset_keys = jax.random.split(k_reset, config.num_envs)
-        state, start = jax.vmap(lambda k: reset_on_random_level(env, levels, num_levels, k))(
-            reset_keys
-        )
+        state, start = reset_all(env, levels, num_levels, config.num_envs, k_reset)
         ring = empty_ring(env, config.num_envs * config.num_steps, start.obs.dtype)
 
         def body(carry: tuple, t: jax.Array) -> tuple[tuple, None]:
@@ -88,9 +85,7 @@ def make_danger(config: DangerConfig, env: Env) -> Danger:
             explores = jax.random.uniform(k_explore, (config.num_envs,)) < epsilon
             random = jax.random.randint(k_random, (config.num_envs,), 0, env.num_actions)
             action = jnp.where(explores, random, jax.vmap(act)(obs)).astype(jnp.int32)
-            state, obs, new, _ = jax.vmap(
-                lambda s, o, a, k: step_and_reset(env, levels, num_levels, s, o, a, k)
-            )(state, obs, action, jax.random.split(k_step, config.num_envs))
+            state, obs, new, _ = step_all(env, levels, num_levels, state, obs, action, k_step)
             return (state, obs, write_ring(ring, new, t * config.num_envs)), None
 
         return jax.lax.scan(body, (state, start.obs, ring), jnp.arange(config.num_steps))[0][2]
@@ -103,7 +98,7 @@ def make_danger(config: DangerConfig, env: Env) -> Danger:
         weight = jnp.maximum((num_rows - positives) / positives, 1.0)
 
         def loss(params: PyTree, batch: Transition) -> jax.Array:
-            logits = jax.vmap(net.apply, (None, 0))(params, batch.obs)
+            logits = net.apply(params, batch.obs)
             chosen = jnp.take_along_axis(logits, batch.action[:, None], axis=1)[:, 0]
             return binary_cross_entropy(chosen, batch.catastrophe, weight).mean()
 

@@ -8,6 +8,7 @@ Differences from the paper are numbered in docs/differences.md.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, NamedTuple
 
 import jax
@@ -18,9 +19,9 @@ from hotoven import nets
 from hotoven.learners.experience import (
     Transition,
     empty_ring,
-    reset_on_random_level,
+    reset_all,
     sample_ring,
-    step_and_reset,
+    step_all,
     write_ring,
 )
 from hotoven.losses import double_td_error, huber, td_error
@@ -37,13 +38,14 @@ class DQNConfig:
     dropout: float = 0.0  # share of hidden units dropped, in training and in MC-dropout
     optimizer: Literal["adam", "rmsprop"] = "adam"  # gradient method
     learning_rate: float = 5e-4  # step size of the gradient method
+    learning_rate_end: float = 1.0  # share of it left at the last update; falls linearly
     gamma: float = 0.95  # discount per step
     batch_size: int = 64  # transitions per update
     replay_capacity: int = 10_240  # transitions kept; a multiple of num_envs
     num_updates: int = 10_000  # gradient steps in all
     num_envs: int = 32  # episodes played side by side by one agent
     steps_per_update: int = 4  # env steps per gradient step; divides num_envs
-    target_period: int = 500  # gradient steps between copies into the target network
+    target_period: int = 512  # gradient steps between copies into the target network
     epsilon_start: float = 1.0  # share of random actions at the start
     epsilon_end: float = 0.05  # smallest share of random actions
     epsilon_decay: float = 0.999  # factor on the share of random actions per gradient step
@@ -60,7 +62,7 @@ class DQNConfig:
             _check(self, name, getattr(self, name) >= 1, "at least 1")
         for name in ("filters", "hidden"):
             _check(self, name, all(width >= 1 for width in getattr(self, name)), "at least 1 each")
-        for name in ("epsilon_start", "epsilon_end", "epsilon_decay"):
+        for name in ("learning_rate_end", "epsilon_start", "epsilon_end", "epsilon_decay"):
             _check(self, name, 0.0 <= getattr(self, name) <= 1.0, "from 0 to 1")
         _check(
             self,
@@ -79,6 +81,12 @@ class DQNConfig:
             self,
             "num_updates",
             self.num_updates % self.updates_per_iteration == 0,
+            f"a multiple of num_envs / steps_per_update ({self.updates_per_iteration})",
+        )
+        _check(
+            self,
+            "target_period",
+            self.target_period % self.updates_per_iteration == 0,
             f"a multiple of num_envs / steps_per_update ({self.updates_per_iteration})",
         )
 
@@ -134,14 +142,12 @@ def make_net(config: DQNConfig, env: Env) -> Net:
 def make_dqn(config: DQNConfig, env: Env) -> Learner:
     """The learner of one agent on `env`: act, remember, then `updates_per_iteration` updates."""
     net = make_net(config, env)
-    optimizer = make_optimizer(config.optimizer, config.learning_rate)
+    optimizer = make_optimizer(config)
 
     def init(levels: PyTree, num_levels: jax.Array, key: jax.Array) -> AgentState:
         k_net, k_reset, k_train = jax.random.split(key, 3)
         params = net.init(k_net)
-        env_state, start = jax.vmap(lambda k: reset_on_random_level(env, levels, num_levels, k))(
-            jax.random.split(k_reset, config.num_envs)
-        )
+        env_state, start = reset_all(env, levels, num_levels, config.num_envs, k_reset)
         return AgentState(
             params=params,
             target=params,
@@ -155,57 +161,62 @@ def make_dqn(config: DQNConfig, env: Env) -> Learner:
     def act(state: AgentState, epsilon: jax.Array, key: jax.Array) -> jax.Array:
         """int32[E]: epsilon-greedy actions."""
         k_explore, k_action = jax.random.split(key)
-        greedy = jax.vmap(net.apply, (None, 0))(state.params, state.obs).argmax(axis=-1)
+        greedy = net.apply(state.params, state.obs).argmax(axis=-1)
         random = jax.random.randint(k_action, greedy.shape, 0, env.num_actions)
         explores = jax.random.uniform(k_explore, greedy.shape) < epsilon
         return jnp.where(explores, random, greedy).astype(jnp.int32)
 
-    def loss(params: PyTree, target: PyTree, batch: Transition, key: jax.Array) -> jax.Array:
-        def one(row: Transition, k: jax.Array) -> jax.Array:
-            k_online, k_next = jax.random.split(k)
-            q = net.apply(params, row.obs, k_online)
-            next_q = net.apply(target, row.next_obs)
-            if not config.double_q:
-                return td_error(q, row.action, row.reward, row.terminated, next_q, config.gamma)
-            online = net.apply(jax.lax.stop_gradient(params), row.next_obs, k_next)
-            return double_td_error(
-                q, row.action, row.reward, row.terminated, next_q, online, config.gamma
+    def loss(params: PyTree, batch: Transition, next_q: jax.Array, key: jax.Array) -> jax.Array:
+        k_online, k_next = jax.random.split(key)
+        q = net.apply(params, batch.obs, k_online)
+        known = (q, batch.action, batch.reward, batch.terminated, next_q)
+        if config.double_q:
+            online = net.apply(jax.lax.stop_gradient(params), batch.next_obs, k_next)
+            errors = jax.vmap(partial(double_td_error, gamma=config.gamma))(
+                *known, next_q_online=online
             )
-
-        errors = jax.vmap(one)(batch, jax.random.split(key, config.batch_size))
+        else:
+            errors = jax.vmap(partial(td_error, gamma=config.gamma))(*known)
         return huber(errors, config.huber_delta).mean()
 
     def iterate(
         state: AgentState, t: jax.Array, levels: PyTree, num_levels: jax.Array
     ) -> tuple[AgentState, Progress]:
-        key, k_act, k_step, k_learn = jax.random.split(state.key, 4)
+        key, k_act, k_step, k_sample, k_drop = jax.random.split(state.key, 5)
         num_updates = t * config.updates_per_iteration
         epsilon = jnp.maximum(
             config.epsilon_end,
             config.epsilon_start * config.epsilon_decay ** num_updates.astype(jnp.float32),
         )
         action = act(state, epsilon, k_act)
-        env_state, obs, new, outcome = jax.vmap(
-            lambda s, o, a, k: step_and_reset(env, levels, num_levels, s, o, a, k)
-        )(state.env_state, state.obs, action, jax.random.split(k_step, config.num_envs))
+        env_state, obs, new, outcome = step_all(
+            env, levels, num_levels, state.env_state, state.obs, action, k_step
+        )
         replay = write_ring(state.replay, new, (t * config.num_envs) % config.replay_capacity)
         num_filled = jnp.minimum((t + 1) * config.num_envs, config.replay_capacity)
 
-        def update(carry: tuple, u: jax.Array) -> tuple[tuple, jax.Array]:
-            params, target, opt = carry
-            # copied before the update, so that the first copy is of the initial params
-            copies = (num_updates + u) % config.target_period == 0
-            target = jax.lax.cond(copies, lambda: params, lambda: target)
-            k_sample, k_drop = jax.random.split(jax.random.fold_in(k_learn, u))
-            batch = sample_ring(replay, num_filled, config.batch_size, k_sample)
-            value, grads = jax.value_and_grad(loss)(params, target, batch, k_drop)
-            changes, opt = optimizer.update(grads, opt, params)
-            return (optax.apply_updates(params, changes), target, opt), value
+        # The replay and the target network stand still during the updates of an iteration, so that
+        # all their batches are drawn, and valued by the target network, at once.
+        copies = num_updates % config.target_period == 0
+        target = jax.lax.cond(copies, lambda: state.params, lambda: state.target)
+        count = config.updates_per_iteration * config.batch_size
+        rows = sample_ring(replay, num_filled, count, k_sample)
+        next_q = net.apply(target, rows.next_obs)
+        in_batches = lambda leaf: leaf.reshape(-1, config.batch_size, *leaf.shape[1:])  # noqa: E731
 
-        (params, target, opt), losses = jax.lax.scan(
+        def update(carry: tuple, drawn: tuple) -> tuple[tuple, jax.Array]:
+            params, opt = carry
+            value, grads = jax.value_and_grad(loss)(params, *drawn)
+            changes, opt = optimizer.update(grads, opt, params)
+            return (optax.apply_updates(params, changes), opt), value
+
+        (params, opt), losses = jax.lax.scan(
             update,
-            (state.params, state.target, state.optimizer),
-            jnp.arange(config.updates_per_iteration),
+            (state.params, state.optimizer),
+            (
+                *jax.tree.map(in_batches, (rows, next_q)),
+                jax.random.split(k_drop, config.updates_per_iteration),
+            ),
         )
         ended = (outcome[:, None] == jnp.arange(4)).sum(axis=0).astype(jnp.int32)
         state = AgentState(params, target, opt, replay, env_state, obs, key)
@@ -214,11 +225,14 @@ def make_dqn(config: DQNConfig, env: Env) -> Learner:
     return Learner(init, iterate, net)
 
 
-def make_optimizer(name: str, learning_rate: float) -> optax.GradientTransformation:
-    """Adam, or RMSProp with the decay and epsilon of Mnih et al. 2015 (0.95, 0.01)."""
-    if name == "adam":
-        return optax.adam(learning_rate)
-    return optax.rmsprop(learning_rate, decay=0.95, eps=0.01, centered=True)
+def make_optimizer(config: DQNConfig) -> optax.GradientTransformation:
+    """Adam, or RMSProp with the decay and epsilon of Mnih et al. 2015 (0.95, 0.01), centred."""
+    rate = optax.linear_schedule(
+        config.learning_rate, config.learning_rate * config.learning_rate_end, config.num_updates
+    )
+    if config.optimizer == "adam":
+        return optax.adam(rate)
+    return optax.rmsprop(rate, decay=0.95, eps=0.01, centered=True)
 
 
 def _check(config: DQNConfig, name: str, holds: bool, allowed: str) -> None:

@@ -22,15 +22,18 @@ class Transition(NamedTuple):
     catastrophe: jax.Array  # bool[]
 
 
-def reset_on_random_level(
-    env: Env, levels: PyTree, num_levels: jax.Array, key: jax.Array
+def reset_all(
+    env: Env, levels: PyTree, num_levels: jax.Array, num_envs: int, key: jax.Array
 ) -> tuple[PyTree, TimeStep]:
-    """The start of one of the first `num_levels` of `levels` (leaves [L, ...]), drawn uniformly."""
-    index = jax.random.randint(key, (), 0, num_levels)
-    return env.reset(jax.tree.map(lambda leaf: leaf[index], levels))
+    """Starts of E = `num_envs` episodes on random ones of the first `num_levels` of `levels`.
+
+    Levels have leaves [L, ...], the states and time steps that come back [E, ...].
+    """
+    index = _draw_levels(num_levels, num_envs, key)
+    return jax.vmap(env.reset)(jax.tree.map(lambda leaf: leaf[index], levels))
 
 
-def step_and_reset(
+def step_all(
     env: Env,
     levels: PyTree,
     num_levels: jax.Array,
@@ -39,22 +42,41 @@ def step_and_reset(
     action: jax.Array,
     key: jax.Array,
 ) -> tuple[PyTree, jax.Array, Transition, jax.Array]:
-    """One step; an ended episode is followed by the start of a random level.
+    """One step of E episodes; one that ends is followed by the start of a random level.
+
+    Args:
+      levels: leaves [L, ...], of which the first `num_levels` (int32[]) may be drawn.
+      state, obs: leaves [E, ...], where the episodes stand.
+      action: int32[E].
 
     Returns:
-      the next state and observation (after the reset), the transition (before it), and the step's
-      outcome int8[].
+      the next states and observations (after the reset), the transitions (before it), leaves
+      [E, ...], and the steps' outcomes int8[E].
     """
-    stepped, shown = env.step(state, action)
-    fresh, start = reset_on_random_level(env, levels, num_levels, key)
+    stepped, shown = jax.vmap(env.step)(state, action)
+    fresh, start = reset_all(env, levels, num_levels, action.shape[0], key)
     ended = shown.outcome != RUNNING
-    next_state = jax.tree.map(lambda new, old: jnp.where(ended, new, old), fresh, stepped)
-    next_obs = jnp.where(ended, start.obs, shown.obs)
+    next_state = jax.tree.map(lambda new, old: _where(ended, new, old), fresh, stepped)
+    next_obs = _where(ended, start.obs, shown.obs)
     catastrophe = shown.outcome == CATASTROPHE
     terminated = catastrophe | (shown.outcome == SOLVED)
     # shown.obs, not next_obs: the learner bootstraps from the true last observation.
     transition = Transition(obs, action, shown.reward, shown.obs, terminated, catastrophe)
     return next_state, next_obs, transition, shown.outcome
+
+
+def _draw_levels(num_levels: jax.Array, count: int, key: jax.Array) -> jax.Array:
+    """int32[count]: indices below `num_levels`, uniform but for num_levels / 2^32.
+
+    One draw for the whole batch: a key for each environment would cost half of a step.
+    """
+    words = jax.random.bits(key, (count,), jnp.uint32)
+    return (words % num_levels.astype(jnp.uint32)).astype(jnp.int32)
+
+
+def _where(chosen: jax.Array, yes: jax.Array, no: jax.Array) -> jax.Array:
+    """Rows of `yes` where `chosen` (bool[E]), else of `no`."""
+    return jnp.where(chosen.reshape(-1, *[1] * (yes.ndim - 1)), yes, no)
 
 
 def empty_ring(env: Env, capacity: int, obs_dtype: jnp.dtype) -> Transition:
