@@ -1,6 +1,10 @@
 """Settings that hold for every test."""
 
+import jax
 from hypothesis import settings
+
+# Two devices, as on a machine with two cores: agents are spread over them.
+jax.config.update("jax_num_cpu_devices", 2)
 
 # No deadline: a first call compiles. Derandomised: a failure on one machine is one on another.
 settings.register_profile("hotoven", deadline=None, derandomize=True)

@@ -1,11 +1,12 @@
 """Agents as files: training in chunks with checkpoints, ensembles saved and loaded.
 
-Training many agents is `vmap` over one learner; this module adds what needs a host: progress,
-checkpoints that survive a kill, and the stop on a loss that is not a number.
+Training many agents is `vmap` over one learner, on as many devices as there are; this module adds
+what needs a host: progress, checkpoints that survive a kill, and the stop on a loss that is not a
+number.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hotoven.devices import at_once, join, spread
 from hotoven.learners.dqn import AgentState, DQNConfig, Learner
 from hotoven.storage import read_arrays, write_arrays
 from hotoven.types import CATASTROPHE, SOLVED, PyTree
@@ -55,10 +57,12 @@ def train(
     chunks: Chunks,
     checkpoint: Path | None = None,
     on_chunk: Callable[[ChunkReport], None] = lambda report: None,
+    devices: Sequence[jax.Device] | None = None,
 ) -> PyTree:
-    """Params of all agents (leaves [agents, ...]), trained side by side in one compiled program.
+    """Params of all agents (leaves [agents, ...], on the host), trained side by side.
 
     Agent i plays the first `num_levels[i]` of `levels` (leaves [L, ...]) and starts from `keys[i]`.
+    The agents are spread over `devices` (all local ones by default), one compiled program on each.
     With a `checkpoint` path the state is written there after every chunk, and training goes on
     from what it holds.
 
@@ -66,28 +70,33 @@ def train(
       TrainingDiverged: a loss or a param is NaN or infinite; the checkpoint is the last good state.
       ValueError: the checkpoint is damaged or belongs to other settings.
     """
-    levels = jax.tree.map(jnp.asarray, levels)
-    sizes = jnp.asarray(num_levels, jnp.int32)
+    sizes = np.asarray(num_levels, np.int32)
+    groups = spread(len(keys), devices or jax.local_devices())
     init = jax.jit(jax.vmap(learner.init, (None, 0, 0)))
+    on_each = [jax.device_put((levels, sizes[rows]), device) for device, rows in groups]
     done = 0
     if checkpoint is not None and checkpoint.exists():
-        state, done = load_state(checkpoint, jax.eval_shape(init, levels, sizes, keys), config)
+        pattern = jax.eval_shape(init, levels, sizes, keys)
+        state, done = load_state(checkpoint, pattern, config)
+        states = [
+            jax.device_put(jax.tree.map(lambda leaf, rows=rows: leaf[rows], state), device)
+            for device, rows in groups
+        ]
     else:
-        state = init(levels, sizes, keys)
+        starts = [jax.device_put(keys[rows], device) for device, rows in groups]
+        states = at_once(lambda seen, key: init(*seen, key), on_each, starts)
 
-    @partial(jax.jit, static_argnames="count", donate_argnums=0)
-    def chunk(state: AgentState, first: jax.Array, count: int) -> tuple[AgentState, PyTree]:
-        def body(state: AgentState, t: jax.Array) -> tuple[AgentState, PyTree]:
-            return jax.vmap(learner.iterate, (0, None, None, 0))(state, t, levels, sizes)
-
-        return jax.lax.scan(body, state, first + jnp.arange(count))
-
+    chunk = make_chunk(learner)
     while done < chunks.num_iterations:
         upto = chunks.after(done)
-        state, progress = chunk(state, jnp.int32(done), count=upto - done)
-        loss = np.asarray(progress.loss)  # [iterations, agents]
+        results = at_once(partial(chunk, done, upto - done), states, on_each)
+        states = [state for state, _ in results]
+        progress = jax.tree.map(
+            lambda *leaves: np.concatenate(leaves, axis=1), *[progress for _, progress in results]
+        )
+        loss = progress.loss  # [iterations, agents]
         # the params too: those of a chunk's last update are in no loss of that chunk
-        finite = np.isfinite(loss).all(axis=0) & _all_finite(state.params)
+        finite = np.isfinite(loss).all(axis=0) & _all_finite(join([s.params for s in states]))
         if not finite.all():
             agents = np.flatnonzero(~finite)
             kept = f"the last good state is in {checkpoint}" if checkpoint else "nothing was kept"
@@ -99,14 +108,34 @@ def train(
             )
         done = upto
         if checkpoint is not None:
-            save_state(checkpoint, state, done, config)
-        on_chunk(_report(done * config.updates_per_iteration, loss, np.asarray(progress.ended)))
-    return state.params
+            save_state(checkpoint, join(states), done, config)
+        on_chunk(_report(done * config.updates_per_iteration, loss, progress.ended))
+    return join([state.params for state in states])
+
+
+def make_chunk(learner: Learner) -> Callable[..., tuple[AgentState, PyTree]]:
+    """A group's training for some iterations, compiled once for each count and group size.
+
+    The function takes `first`, the iterations done, `count`, those to do, the agents' states
+    (leaves [agents, ...], given up) and (levels, number of levels of each agent), and returns the
+    states and the progress (leaves [count, agents, ...]).
+    """
+
+    @partial(jax.jit, static_argnums=1, donate_argnums=2)
+    def chunk(
+        first: int | jax.Array, count: int, states: AgentState, seen: tuple[PyTree, jax.Array]
+    ) -> tuple[AgentState, PyTree]:
+        def body(states: AgentState, t: jax.Array) -> tuple[AgentState, PyTree]:
+            return jax.vmap(learner.iterate, (0, None, None, 0))(states, t, *seen)
+
+        return jax.lax.scan(body, states, first + jnp.arange(count, dtype=jnp.int32))
+
+    return chunk
 
 
 def _all_finite(params: PyTree) -> np.ndarray:
-    """bool[agents]: whose params (leaves [agents, ...]) are all finite."""
-    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(params)]
+    """bool[agents]: whose params (host arrays [agents, ...]) are all finite."""
+    leaves = jax.tree.leaves(params)
     flags = [np.isfinite(leaf).reshape(len(leaf), -1).all(axis=1) for leaf in leaves]
     return np.logical_and.reduce(flags)
 

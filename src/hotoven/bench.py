@@ -21,9 +21,11 @@ import numpy as np
 
 from hotoven import levels, runs
 from hotoven.adapters.gymnasium import GymnasiumEnv
+from hotoven.agents import make_chunk
+from hotoven.devices import at_once, spread
 from hotoven.envs.lavagrid import LavaGrid
 from hotoven.learners.dqn import DQNConfig, make_dqn
-from hotoven.learners.experience import reset_on_random_level, step_and_reset
+from hotoven.learners.experience import reset_all, step_all
 from hotoven.studies import lavagrid
 from hotoven.types import Env, PyTree
 
@@ -133,13 +135,10 @@ def _our_steps(env: Env, batch: int, num_steps: int) -> Contestant:
     num_levels = jnp.int32(NUM_LEVELS)
 
     def step(carry: PyTree, action: jax.Array, key: jax.Array) -> tuple[PyTree, Any, Any]:
-        one = partial(step_and_reset, env, training, num_levels)
-        keys = jax.random.split(key, batch)
-        state, obs, new, _ = jax.vmap(one)(carry[0], carry[1], action, keys)
+        state, obs, new, _ = step_all(env, training, num_levels, carry[0], carry[1], action, key)
         return (state, obs), obs, new.reward
 
-    start = jax.vmap(lambda k: reset_on_random_level(env, training, num_levels, k))
-    state, shown = jax.jit(start)(jax.random.split(jax.random.key(0), batch))
+    state, shown = reset_all(env, training, num_levels, batch, jax.random.key(0))
     return _random_steps(step, (state, shown.obs), shown.obs, env.num_actions, num_steps)
 
 
@@ -245,29 +244,25 @@ def update_flops(config: DQNConfig, obs_size: int, num_actions: int) -> int:
 
 def _our_updates(config: DQNConfig, env: Env, num_members: int, num_iterations: int) -> Contestant:
     learner = make_dqn(config, env)
-    training = jax.tree.map(jnp.asarray, env.generate(np.arange(NUM_LEVELS))[0])
-    sizes = jnp.full(num_members, NUM_LEVELS, jnp.int32)
+    training = env.generate(np.arange(NUM_LEVELS))[0]
+    sizes = np.full(num_members, NUM_LEVELS, np.int32)
     keys = jax.random.split(jax.random.key(0), num_members)
-
-    @partial(jax.jit, donate_argnums=0)  # as in agents.train
-    def train(state: PyTree, first: jax.Array) -> tuple[PyTree, jax.Array]:
-        def body(state: PyTree, t: jax.Array) -> tuple[PyTree, jax.Array]:
-            state, progress = jax.vmap(learner.iterate, (0, None, None, 0))(
-                state, t, training, sizes
-            )
-            return state, progress.loss
-
-        return jax.lax.scan(body, state, first + jnp.arange(num_iterations))
-
-    state = jax.jit(jax.vmap(learner.init, (None, 0, 0)))(training, sizes, keys)
+    groups = spread(num_members, jax.local_devices())
+    on_each = [jax.device_put((training, sizes[rows]), device) for device, rows in groups]
+    init, chunk = jax.jit(jax.vmap(learner.init, (None, 0, 0))), make_chunk(learner)
+    states = [
+        init(*seen, jax.device_put(keys[rows], device))
+        for seen, (device, rows) in zip(on_each, groups, strict=True)
+    ]
     done = 0
 
     def turn() -> float:
-        nonlocal state, done
+        nonlocal states, done
         began = time.perf_counter()
-        state, _ = jax.block_until_ready(train(state, jnp.int32(done)))
-        done += num_iterations
+        results = at_once(partial(chunk, done, num_iterations), states, on_each)
         seconds = time.perf_counter() - began
+        states = [state for state, _ in results]
+        done += num_iterations
         return num_members * num_iterations * config.updates_per_iteration / seconds
 
     return Contestant("updates/s", turn)

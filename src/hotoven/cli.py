@@ -19,6 +19,7 @@ import tyro
 
 from hotoven import bench, levels, runs
 from hotoven.agents import TrainingDiverged
+from hotoven.devices import use_every_core
 from hotoven.envs.lavagrid import LavaGrid
 from hotoven.envs.lavagrid_levels import Level, to_ascii
 from hotoven.evaluation import findings
@@ -95,6 +96,7 @@ COMMANDS: dict[str, type] = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    use_every_core()
     try:
         command = _parse(arguments)
         if command is not None:

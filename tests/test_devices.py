@@ -1,0 +1,116 @@
+"""Agents are spread over devices, and learn there what they would learn together."""
+
+import os
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hotoven import agents, devices
+from hotoven.learners.dqn import DQNConfig, make_dqn
+from probes import Probe, right_and_wrong, stack, two_steps
+
+
+@pytest.mark.parametrize(
+    ("count", "num_devices", "sizes"),
+    [(27, 2, [13, 14]), (9, 2, [4, 5]), (3, 8, [1, 1, 1]), (5, 1, [5]), (10, 4, [2, 3, 2, 3])],
+)
+def test_groups_differ_by_one_at_most_and_cover_every_agent_once(count, num_devices, sizes):
+    groups = devices.spread(count, range(num_devices))
+    assert [rows.stop - rows.start for _, rows in groups] == sizes
+    assert [device for device, _ in groups] == list(range(len(sizes)))
+    assert [i for _, rows in groups for i in range(rows.start, rows.stop)] == list(range(count))
+
+
+def test_groups_are_joined_in_order_and_keys_stay_keys():
+    keys = jax.random.split(jax.random.key(0), 3)
+    whole = devices.join(
+        [{"k": keys[:1], "x": jnp.arange(1.0)}, {"k": keys[1:], "x": jnp.arange(1.0, 3.0)}]
+    )
+    assert isinstance(whole["x"], np.ndarray)
+    assert whole["x"].tolist() == [0.0, 1.0, 2.0]
+    assert (jax.random.key_data(whole["k"]) == jax.random.key_data(keys)).all()
+
+
+def test_an_error_on_one_device_is_raised():
+    def work(value: int) -> int:
+        if value == 1:
+            raise ValueError("device 1")
+        return value
+
+    with pytest.raises(ValueError, match="device 1"):
+        devices.at_once(work, [0, 1, 2])
+
+
+def test_agents_learn_on_two_devices_what_they_learn_on_one(tmp_path):
+    assert len(jax.local_devices()) >= 2  # tests/conftest.py
+    config = DQNConfig(
+        net="mlp",
+        hidden=(4,),
+        batch_size=4,
+        replay_capacity=16,
+        num_updates=24,
+        num_envs=4,
+        target_period=4,
+    )
+    levels = stack(right_and_wrong(0.5)[0], two_steps(0.5)[0])
+    keys = jax.random.split(jax.random.key(0), 3)
+    learner = make_dqn(config, Probe())
+
+    def train(num_devices: int, checkpoint=None) -> dict[str, np.ndarray]:
+        params = agents.train(
+            config,
+            learner,
+            levels,
+            np.array([1, 2, 2]),
+            keys,
+            agents.Chunks(config.num_iterations, 10),
+            checkpoint,
+            devices=jax.local_devices()[:num_devices],
+        )
+        return agents.to_arrays(params)
+
+    alone, together = train(2, tmp_path / "state"), train(1)
+    assert alone.keys() == together.keys()
+    for name, leaf in alone.items():
+        np.testing.assert_allclose(leaf, together[name], rtol=1e-5, atol=1e-6)
+    # all is trained: what the checkpoint of two devices holds comes back on one
+    again = train(1, tmp_path / "state")
+    assert {name: leaf.tobytes() for name, leaf in again.items()} == {
+        name: leaf.tobytes() for name, leaf in alone.items()
+    }
+
+
+def told(code: str, **environment: str) -> str:
+    """What a Python of its own prints."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=inherited | environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.strip()
+
+
+COUNT = "import jax; print(len(jax.devices('cpu')))"
+
+
+def test_the_command_line_makes_every_core_a_device():
+    # importing it must not start JAX, or it would come too late
+    code = f"import hotoven.cli; hotoven.cli.main(['--help']); {COUNT}"
+    assert told(code).splitlines()[-1] == str(devices.num_cores())
+
+
+def test_the_number_of_devices_that_the_user_sets_is_kept():
+    code = f"from hotoven import devices; devices.use_every_core(); {COUNT}"
+    assert told(code, JAX_NUM_CPU_DEVICES="3") == "3"
+
+
+def test_a_running_jax_keeps_its_devices():
+    code = f"import jax; jax.devices(); import hotoven.cli as c; c.main(['--help']); {COUNT}"
+    assert told(code).splitlines()[-1] == "1"
