@@ -8,7 +8,7 @@ import pytest
 from hotoven import cli, levels
 from hotoven.envs.lavagrid import LavaGrid
 from hotoven.storage import read_json
-from tinystudy import SETTINGS, assert_same, finish, results, start, uninterrupted
+from tinystudy import SETTINGS, TIMEOUT, assert_same, finish, results, start, uninterrupted
 
 
 @pytest.fixture(scope="module")
@@ -166,6 +166,19 @@ def test_train_then_evaluate_gives_the_bytes_of_reproduce_with_the_same_seed(bas
     assert not (path / "episodes.parquet").exists()
     finish(start(base, "evaluate", str(path)))
     assert_same(results(path), expected)
+
+
+@pytest.mark.slow
+def test_a_blocker_that_diverges_stops_the_run_and_names_its_learning_rate(base):
+    path = base / "diverged"
+    words = [*SETTINGS, "--danger.learning-rate", "1e38"]
+    process = start(base, "train", "lavagrid", "--out", str(path), *words)
+    err = process.communicate(timeout=TIMEOUT)[1]
+    assert process.returncode == 2
+    last = err.splitlines()[-1]
+    assert last.startswith("hotoven: a blocker's params became NaN or infinite")
+    assert "danger.learning_rate 1e+38" in last
+    assert not (path / "agents").exists()
 
 
 @pytest.mark.slow

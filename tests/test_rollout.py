@@ -90,6 +90,25 @@ def test_the_last_step_in_time_counts_as_solved_and_not_as_a_time_out():
     assert (found["outcome"], found["length"]) == ([SOLVED], [6])
 
 
+class Endless(LavaGrid):
+    """Breaks the promise that an episode ends after max_steps."""
+
+    def step(self, state: Any, action: jax.Array) -> Any:
+        state, shown = super().step(state, action)
+        timed_out = shown.outcome == TIMEOUT
+        go_on = lambda now: jnp.where(timed_out, RUNNING, now).astype(jnp.int8)  # noqa: E731
+        state = state._replace(outcome=go_on(state.outcome))
+        return state, shown._replace(outcome=go_on(shown.outcome))
+
+
+def test_an_environment_that_does_not_end_is_left_and_shown_as_running():
+    env = Endless(
+        height=1, width=5, wall_density=0.0, lava_density=0.0, min_distance=1, max_steps=6
+    )  # fmt: skip
+    found = lists(play(env, script("llllll"), strips("S...G", "GS..."), KEY, num_slots=1))
+    assert (found["outcome"], found["length"]) == ([RUNNING, SOLVED], [6, 1])
+
+
 def test_blocks_are_false_where_the_wanted_action_was_not_fatal():
     # step by step: right is wanted and fatal, blocked: a true block, down instead;
     # left is wanted, only the edge, blocked: a false block; up is blocked but not wanted: none;

@@ -108,6 +108,14 @@ def test_resume_keeps_what_is_there(unfinished):
     assert (unfinished / "run.json").read_bytes() == before
 
 
+def test_resume_removes_what_a_kill_left_half_written(unfinished):
+    (unfinished / "agents").mkdir()
+    for orphan in (".run.json.x1.tmp", "agents/.levels4-r0.safetensors.x2.tmp"):
+        (unfinished / orphan).write_bytes(b"half")
+    Run.open(unfinished, CONFIG, resume=True).close()
+    assert [name for name in files(unfinished) if name.endswith(".tmp")] == []
+
+
 def test_a_finished_run_can_be_resumed(finished):
     with Run.open(finished, CONFIG, resume=True) as run:
         assert run.finished

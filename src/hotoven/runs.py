@@ -15,6 +15,7 @@ from typing import Any, Self
 
 import jax
 
+from hotoven.devices import num_cores
 from hotoven.storage import read_json, write_json
 
 PACKAGES = ("hotoven", "jax", "jaxlib", "numpy", "optax", "pyarrow", "safetensors")
@@ -81,6 +82,8 @@ class Run:
                 changed = _changes(about["config"], config)
                 if changed:
                     raise RunError(f"{path} was started with other settings: {', '.join(changed)}")
+                for orphan in path.rglob(".*.tmp"):  # what a kill left of a file being written
+                    orphan.unlink()
                 return about
         about = {
             "status": "running",
@@ -128,9 +131,7 @@ def hardware() -> dict[str, Any]:
     """The processor, its usable cores, and the devices JAX runs on."""
     return {
         "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count(),
+        "cores": num_cores(),
         "devices": [f"{device.platform}: {device.device_kind}" for device in jax.devices()],
     }
 

@@ -59,7 +59,10 @@ def play(env: Env, policy: Any, levels: PyTree, key: jax.Array, num_slots: int =
     def body(carry: tuple) -> tuple:
         slots, queued, results = carry
         slots = jax.vmap(step)(slots)
-        ended = (slots.tally.outcome != RUNNING) & (slots.level < num_levels)
+        ended = slots.tally.outcome != RUNNING
+        # an environment that breaks its promise to end is left, its outcome RUNNING
+        ended |= slots.tally.length >= env.max_steps
+        ended &= slots.level < num_levels
         row = jnp.where(ended, slots.level, num_levels)  # the last row of results is scrap
         results = jax.tree.map(lambda kept, new: kept.at[row].set(new), results, slots.tally)
         following = jnp.minimum(queued + jnp.cumsum(ended) - 1, num_levels)

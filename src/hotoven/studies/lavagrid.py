@@ -355,7 +355,8 @@ def _train_blockers(
             whole = danger.fit(experience(params, nothing, size, k_all), k_fit)
             part = danger.fit(experience(params, nothing, num_fit, k_part), k_fit)
             rest = experience(params, num_fit, size - num_fit, k_rest)
-            logits = jax.vmap(danger.net.apply, (None, 0))(part, rest.obs)
+            # in blocks: the taps of all rows at once would take gigabytes
+            logits = jax.lax.map(partial(danger.net.apply, part), rest.obs, batch_size=1024)
             chosen = jnp.take_along_axis(logits, rest.action[:, None], axis=1)[:, 0]
             return whole, jax.nn.sigmoid(chosen), rest.catastrophe
 
@@ -366,6 +367,11 @@ def _train_blockers(
         params, probability, happened = all_sizes(
             members, jnp.asarray(fitted, jnp.int32), jnp.asarray(sizes, jnp.int32), keys
         )
+        if not all(np.isfinite(leaf).all() for leaf in [*jax.tree.leaves(params), probability]):
+            raise agents.TrainingDiverged(
+                "a blocker's params became NaN or infinite "
+                f"(danger.learning_rate {study.danger.learning_rate})"
+            )
         told = [
             calibration(p, h, study.block_threshold)
             for p, h in zip(np.asarray(probability), np.asarray(happened), strict=True)
