@@ -88,22 +88,37 @@ class LavaGridStudy:
             raise ValueError(f"block_threshold must be from 0 to 1, got {self.block_threshold}")
 
 
+# Found on training and validation levels: docs/differences.md, "How the presets were chosen".
 _QUICK = LavaGridStudy(
     dqn=DQNConfig(
         filters=(16, 32),
         hidden=(128,),
         learning_rate=1e-3,
+        learning_rate_end=0.1,
         gamma=0.8,
         batch_size=32,
+        replay_capacity=20_480,
         num_updates=8000,
+        num_envs=128,
+        steps_per_update=16,
+        target_period=128,
         epsilon_decay=0.9995,
+        double_q=False,
     )
 )
 PRESETS = {
     "quick": _QUICK,
     "full": replace(
         _QUICK,
-        dqn=replace(_QUICK.dqn, num_updates=60_000, epsilon_decay=0.9999),
+        dqn=replace(
+            _QUICK.dqn,
+            learning_rate=1.5e-3,
+            learning_rate_end=0.0,
+            batch_size=64,
+            replay_capacity=51_200,
+            num_updates=36_000,
+            epsilon_decay=0.9997,
+        ),
         sizes=(5, 10, 100, 1000, 10_000),
         num_replications=5,
     ),
