@@ -53,6 +53,7 @@ class LavaGridStudy:
     block_threshold: float = 0.5  # the blocker blocks above this probability
     num_test_levels: int = 1000  # unseen levels, never used for tuning
     num_validation_levels: int = 1000  # unseen levels for tuning
+    tune: bool = False  # play the validation levels in place of the test levels
     num_train_levels_played: int = 1000  # training levels played in evaluation, at most
     num_traced_levels: int = 100  # test levels recorded step by step
     num_chunks: int = 20  # checkpoints in one training
@@ -78,6 +79,8 @@ class LavaGridStudy:
             raise ValueError(
                 f"num_validation_levels must be at least 0, got {self.num_validation_levels}"
             )
+        if self.tune and self.num_validation_levels < 1:
+            raise ValueError("tune needs num_validation_levels of at least 1, got 0")
         if not 0 <= self.level_seed <= levels.MAX_SEED:
             raise ValueError(
                 f"level_seed must be from 0 to {levels.MAX_SEED}, got {self.level_seed}"
@@ -116,10 +119,10 @@ PRESETS = {
             learning_rate_end=0.0,
             batch_size=64,
             replay_capacity=51_200,
-            num_updates=36_000,
+            num_updates=24_000,
             epsilon_decay=0.9997,
         ),
-        sizes=(5, 10, 100, 1000, 10_000),
+        sizes=(5, 20, 100, 1000, 10_000),
         num_replications=5,
     ),
 }
@@ -177,14 +180,15 @@ def evaluate(study: LavaGridStudy, folder: Run) -> None:
 
 
 def make_split(study: LavaGridStudy) -> levels.Split:
-    """The study's training, validation and test levels."""
-    return levels.split(
+    """The study's training, validation and test levels; the last are the validation's in tuning."""
+    split = levels.split(
         study.env,
         study.sizes[-1],
         study.num_validation_levels,
         study.num_test_levels,
         study.level_seed,
     )
+    return split._replace(test=split.validation) if study.tune else split
 
 
 def merge(study: LavaGridStudy, path: Path) -> None:
