@@ -182,7 +182,17 @@ def test_an_ensemble_that_is_more_dangerous_is_not_supported():
     # +25 at the smallest size, -25 at the largest: nothing on average, paired level by level
     pooled = findings["mean is safer"]
     assert (pooled.verdict, pooled.estimate) == ("undecided", 0)
-    assert [detail.estimate for detail in pooled.details] == [25, -25]
+    assert [detail.estimate for detail in pooled.details] == [25, -25, 0, 0]
+
+
+def test_the_time_outs_stand_beside_the_catastrophes():
+    # the single agent solves and dies on half of the levels each; the mean times out on a quarter
+    findings = found(study(mean_at_small="c" * 200 + "s" * 100 + "t" * 100))
+    few = findings["mean is safer with few training levels"]
+    assert [(detail.measure.partition(":")[0], detail.estimate) for detail in few.details] == [
+        ("catastrophe", 0),
+        ("timeout", 25),
+    ]
 
 
 def test_sizes_are_averaged_level_by_level():

@@ -247,11 +247,13 @@ def _fewer(method: str, few: bool) -> _Claim:
     def judge(claim: _Claim, cells: Cells, sizes: list[int]) -> Finding:
         chosen = sizes[:1] if few else sizes
         interval, details = _pooled(cells, chosen, method, "single", "catastrophe")
+        # an episode that times out met no end: fewer time-outs leave more that can be catastrophes
+        _, time_outs = _pooled(cells, chosen, method, "single", "timeout")
         rule = (
             "Supported if the whole interval is below 0, not supported if none of it is, "
             "otherwise undecided."
         )
-        return _stated(claim, interval, below(interval, 0.0), rule, details)
+        return _stated(claim, interval, below(interval, 0.0), rule, details + time_outs)
 
     where = "smallest" if few else "all"
     return _Claim(

@@ -327,7 +327,7 @@ def _look(method: str, methods: Sequence[str]) -> dict[str, Any]:
         "marker": marker,
         "linestyle": DASHES if wrapper else "-",
         "markerfacecolor": "white" if wrapper else colour,
-        "markersize": 6,
+        "markersize": 5,
         "linewidth": 1.6,
     }
 
@@ -362,7 +362,7 @@ def _add_legend(figure: Figure, methods: Sequence[str], with_trained: bool) -> N
 def _dodge(sizes: Sequence[int], place: int, count: int) -> float:
     """The factor by which a method's points are moved along the logarithmic axis."""
     gap = min(np.diff(np.log(sizes)), default=math.log(2))
-    return math.exp(0.4 * gap * (place - (count - 1) / 2) / max(count - 1, 1))
+    return math.exp(0.2 * gap * (place - (count - 1) / 2) / max(count - 1, 1))
 
 
 def _numbers(rows: Sequence[dict[str, Any]], column: str) -> np.ndarray:
