@@ -71,7 +71,7 @@ def read(path: Path) -> Recording:
       ValueError: the file is damaged or not a set of arrays.
     """
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files}
     except Exception as error:  # zipfile, zlib and numpy each raise their own
         raise ValueError(f"{path} cannot be read as arrays: {error}") from error
@@ -176,7 +176,7 @@ def compare_runs(
     at = np.arange(len(run)) - recording["offset"][run]  # [S] its place there
     actions = np.full((len(lengths), lengths.max()), NOTHING, np.int32)
     actions[run, at] = recording["action"]
-    shown = jax.device_get(play_all(_starts(recording, mode), actions))
+    shown = jax.device_get(play_all(starts(recording, mode), actions))
 
     counts = recording["mon_count"].astype(np.int64)
     each = np.repeat(np.arange(len(run)), counts[run])  # [E] the step of each recorded monster
@@ -220,7 +220,7 @@ def _monster_rows(recording: Recording) -> np.ndarray:
     return first[run] + np.arange(len(run)) - (np.cumsum(sizes) - sizes)[run]
 
 
-def _starts(recording: Recording, mode: str) -> State:
+def starts(recording: Recording, mode: str) -> State:
     """Where the runs start, leaves [N, ...]: at a reset, or in the states of a short recording."""
     states = jax.device_get(jax.vmap(physics.reset)(generate(recording["seed"], mode)[0]))
     if "warm" not in recording:
