@@ -72,7 +72,6 @@ TOUCH_Y: Final = TALL + np.float32(-0.001)
 # Squared speeds from which a step takes 5 and 6 sub-steps instead of 4.
 FASTER, FASTEST = np.float32(1.5625), np.float32(2.25)
 MAX_PARTS: Final = 6
-MONSTER_PARTS: Final = 4
 MAX_FLUSH: Final = 5  # times that one displacement may be put flush with a crate
 
 # SHARES[n - 4, k]: k / n, rounded once.
