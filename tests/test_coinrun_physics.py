@@ -42,7 +42,6 @@ LEFT, NOTHING, UP, RIGHT = 1, 4, 5, 7
 DOWN = 3
 
 both_modes = pytest.mark.parametrize("mode", MODES)
-jitted_step = jax.jit(step)
 all_steps = jax.jit(jax.vmap(step))
 
 
@@ -176,7 +175,7 @@ def one_level(plan: Blueprint) -> Level:
 
 def walk(state: State, *actions: int) -> State:
     for action in actions:
-        state = jitted_step(state, np.int32(action))
+        state = step(state, np.int32(action))
     return state
 
 
@@ -217,6 +216,11 @@ def test_a_jump_needs_support():
     assert float(walk(risen, UP).vy) < 1.5
 
 
+def test_the_upper_rim_of_the_world_is_rock():
+    state = reset(one_level(hand_made()))._replace(y=jnp.float32(62), vy=jnp.float32(1.5))
+    assert float(walk(state, NOTHING).y) == np.float32(63) - TALL
+
+
 def test_a_monster_turns_at_the_edge_of_its_row_and_pays_for_rock_only():
     plan = hand_made([Thing(MONSTER, 3, 1, 0.15, 0)])
     plan.grid[1, 4] = 19  # an invisible cell on the right; rock on the left, column 0
@@ -224,7 +228,7 @@ def test_a_monster_turns_at_the_edge_of_its_row_and_pays_for_rock_only():
     speeds = [float(state.monster_vx[0])]
     for _ in range(60):
         # Only the monster is of interest: the agent is held up out of its reach.
-        state = jitted_step(state, np.int32(NOTHING))
+        state = step(state, np.int32(NOTHING))
         state = state._replace(y=jnp.float32(5), vy=jnp.float32(0))
         speeds.append(float(state.monster_vx[0]))
     turns = [speed for speed, last in zip(speeds[1:], speeds, strict=False) if speed != last]

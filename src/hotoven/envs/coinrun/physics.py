@@ -140,6 +140,7 @@ def reset(level: Level) -> State:
     )
 
 
+@jax.jit  # its loops are compiled once then, also for who calls it step by step
 def step(state: State, action: jax.Array) -> State:
     """The state after `action` (int32[], 0 to 14). After the end a step changes nothing."""
     layout = state.level.layout
