@@ -1,6 +1,8 @@
 """The command line: what it refuses, what it prints, and a whole tiny study."""
 
+import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -28,6 +30,9 @@ LAVAGRID = "reproduce lavagrid"
         ("reproduce", "lavagrid"),
         ("reproduce pacman", "lavagrid"),
         (f"{LAVAGRID} --preset slow", "quick, full, got 'slow'"),
+        (f"{LAVAGRID} --preset quick --preset=full", "--preset must be given once, got it 2 times"),
+        (f"{LAVAGRID} --seed -1", "seed must be from 0 to 4294967295, got -1"),
+        (f"{LAVAGRID} --dqn.learning-rate inf", "learning_rate must be above 0 and finite"),
         (f"{LAVAGRID} --colour red", "unknown setting --colour: .*allowed are --preset, --out"),
         (f"{LAVAGRID} --dqn.gama 1", r"did you mean --dqn\.gamma\?.*--dqn\.batch-size"),
         (f"{LAVAGRID} --dqn.gamma 2", "gamma must be from 0 to 1, got 2"),
@@ -35,7 +40,7 @@ LAVAGRID = "reproduce lavagrid"
         (f"{LAVAGRID} --dqn.optimizer sgd", "'adam', 'rmsprop'"),
         (f"{LAVAGRID} --dqn.hidden 0", "hidden must be at least 1 each"),
         (f"{LAVAGRID} --danger.filters 8 0", "filters must be at least 1 each"),
-        (f"{LAVAGRID} --danger.learning-rate nan", "learning_rate must be above 0, got nan"),
+        (f"{LAVAGRID} --danger.learning-rate nan", "learning_rate must be above 0 and finite"),
         (f"{LAVAGRID} --env.lava-density 0.99", "must leave 2 of the 25 cells"),
         (f"{LAVAGRID} --sizes 8 4", r"sizes must be different, growing .* got \[8, 4\]"),
         (f"{LAVAGRID} --num-members 0", "num_members must be at least 1, got 0"),
@@ -43,8 +48,11 @@ LAVAGRID = "reproduce lavagrid"
         (f"{LAVAGRID} --out /dev/null", "/dev/null is a file; a run needs a folder"),
         (f"{LAVAGRID} --out /dev/null/run", "/dev/null/run"),
         ("evaluate", "the run's folder"),
-        ("evaluate /no/such/run", "no file /no/such/run/run.json"),
-        ("figures /no/such/run", "no file /no/such/run/run.json"),
+        ("evaluate /no/such/run", "/no/such/run is not a run's folder"),
+        ("evaluate /no/such/run --resume --force", "only one can be asked for|not a run's folder"),
+        ("figures /no/such/run", "/no/such/run is not a run's folder"),
+        ("figures /no/such/run --force", "unknown setting --force: this command has no settings"),
+        ("figures /dev/null", "/dev/null is not a run's folder"),
         ("levels burn", "'show', 'count', 'hash'"),
         ("levels show --role exam", "'train', 'validation', 'test'"),
         ("levels show --num-levels -1", "must not be negative, got -1"),
@@ -166,6 +174,36 @@ def test_train_then_evaluate_gives_the_bytes_of_reproduce_with_the_same_seed(bas
     assert not (path / "episodes.parquet").exists()
     finish(start(base, "evaluate", str(path)))
     assert_same(results(path), expected)
+
+
+@pytest.mark.slow
+def test_evaluate_force_loses_nothing_where_agents_are_damaged(base, capsys):
+    path = base / "damaged"
+    shutil.copytree(uninterrupted(base)[0], path)
+    agents = path / "agents" / "levels8-r0.safetensors"
+    agents.write_bytes(agents.read_bytes()[:100])
+    before = {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
+    assert cli.main(["evaluate", str(path), "--force"]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and "levels8-r0.safetensors" in err
+    assert {file: file.read_bytes() for file in path.rglob("*") if file.is_file()} == before
+    agents.unlink()
+    assert cli.main(["evaluate", str(path), "--force"]) == 2
+    assert "has no agents of 8 levels, replication 1" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_figures_of_what_is_no_runs_record_or_table_is_one_line(base, capsys):
+    path = base / "mixed"
+    shutil.copytree(uninterrupted(base)[0], path)
+    shutil.copy(path / "rates.parquet", path / "steps.parquet")
+    assert cli.main(["figures", str(path)]) == 2
+    assert "steps.parquet lacks the columns" in capsys.readouterr().err
+    about = read_json(path / "run.json")
+    about["config"]["settings"]["colour"] = "red"
+    (path / "run.json").write_text(json.dumps(about))
+    assert cli.main(["figures", str(path)]) == 2
+    assert "run.json: unknown settings colour" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -103,11 +103,11 @@ def test_rare_catastrophes_keep_their_probability():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
-        ({"num_updates": 0}, "num_updates must be at least 1, got 0"),
+        ({"batch_size": 0}, "batch_size must be from 1 to 2147483647, got 0"),
+        ({"num_updates": 0}, "num_updates must be from 1 to 2147483647, got 0"),
         ({"hidden": (0,)}, "hidden must be at least 1 each, got (0,)"),
         ({"calibration_share": 1.0}, "calibration_share must be between 0 and 1, got 1.0"),
-        ({"learning_rate": float("nan")}, "learning_rate must be above 0, got nan"),
+        ({"learning_rate": float("nan")}, "learning_rate must be above 0 and finite, got nan"),
     ],
 )
 def test_an_impossible_setting_names_what_is_allowed(settings, message):

@@ -206,6 +206,14 @@ def test_actions_above_the_threshold_are_drawn_as_blocked():
     assert [bool(bar.get_hatch()) for bar in bars] == [False, True, False, False]
 
 
+@pytest.mark.parametrize(("threshold", "blocked"), [(0.0, 3), (1.0, 0)])
+def test_the_threshold_of_the_run_decides_what_is_drawn_as_blocked(threshold, blocked):
+    figure = blocker_figure(picture(), state_row(), ENV.action_names, threshold)
+    assert sum(bool(bar.get_hatch()) for bar in figure.axes[1].patches) == blocked
+    words = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert f"threshold of {threshold:.0%}" in words
+
+
 @pytest.mark.parametrize("num_members", [1, 2, 5, 9])
 def test_the_ensemble_figure_has_a_panel_for_every_member_and_the_mean(num_members):
     row = state_row(num_members)
@@ -244,8 +252,10 @@ def test_all_figures_are_written_as_svg_and_png(tmp_path):
 
 def test_without_a_dangerous_state_its_figures_are_left_out_and_it_is_said(tmp_path):
     harmless = table(one_step(members=CAREFUL * 2))
+    write_figures(tmp_path, rates(), table(one_step()), level_set(), ENV)  # of another time
     written = write_figures(tmp_path, rates(), harmless, level_set(), ENV)
     assert {path.stem for path in written.paths} == {"generalization"}
+    assert sorted(tmp_path.iterdir()) == sorted(written.paths)
     assert len(written.notes) == 1 and "no figures of the ensemble" in written.notes[0]
 
 

@@ -108,6 +108,24 @@ def test_resume_keeps_what_is_there(unfinished):
     assert (unfinished / "run.json").read_bytes() == before
 
 
+def test_resume_and_force_are_refused_together(unfinished):
+    before = files(unfinished)
+    with pytest.raises(RunError, match="--resume goes on and --force starts again"):
+        Run.open(unfinished, CONFIG, resume=True, force=True)
+    assert files(unfinished) == before
+
+
+@pytest.mark.parametrize(
+    "record",
+    ["{}", "[]", "null", '{"status": "baked", "config": {}}', '{"status": "running"}', "{"],
+)
+def test_a_damaged_record_is_refused_in_one_line(unfinished, record):
+    (unfinished / "run.json").write_text(record)
+    for settings in ({"resume": True}, {"force": True}):
+        with pytest.raises(RunError, match=r"run\.json.*remove the folder to start again"):
+            Run.open(unfinished, CONFIG, **settings)
+
+
 def test_resume_removes_what_a_kill_left_half_written(unfinished):
     (unfinished / "agents").mkdir()
     for orphan in (".run.json.x1.tmp", "agents/.levels4-r0.safetensors.x2.tmp"):

@@ -85,6 +85,27 @@ def test_arrays_are_read_back_with_their_shapes_dtypes_and_text(tmp_path: Path):
         np.testing.assert_array_equal(back[name], array)
 
 
+def test_a_table_with_a_changed_byte_is_refused_wherever_it_lies(tmp_path: Path):
+    path = tmp_path / "table.parquet"
+    storage.write_table(path, {"a": np.arange(2000.0), "b": np.arange(2000) % 7})
+    whole, table = path.read_bytes(), storage.read_table(path)
+    for place in np.random.default_rng(0).integers(4, len(whole) - 4, 100):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << (place % 8)
+        path.write_bytes(damaged)
+        try:
+            assert storage.read_table(path).equals(table)  # nothing that is read has changed
+        except ValueError as error:
+            assert "table.parquet" in str(error)
+
+
+def test_a_table_without_a_needed_column_is_refused_by_name(tmp_path: Path):
+    path = tmp_path / "table.parquet"
+    storage.write_table(path, {"a": np.arange(3)})
+    with pytest.raises(ValueError, match=r"table\.parquet lacks the columns b, c$"):
+        storage.read_table(path, ("a", "b", "c"))
+
+
 def test_a_table_is_read_back(tmp_path: Path):
     columns = {"level": np.arange(3), "solved": np.array([True, False, True])}
     storage.write_table(tmp_path / "a.parquet", columns)

@@ -1,12 +1,14 @@
 """What the gridworld study's settings promise before anything is trained."""
 
+import itertools
 from dataclasses import replace
 
+import jax
 import numpy as np
 import pytest
 
 from hotoven import levels
-from hotoven.studies.lavagrid import PRESETS, LavaGridStudy, make_split
+from hotoven.studies.lavagrid import PRESETS, LavaGridStudy, agent_key, make_split
 
 SMALL = LavaGridStudy(sizes=(2, 4), num_test_levels=6, num_validation_levels=5)
 
@@ -19,6 +21,14 @@ def test_the_presets_are_of_the_sizes_that_the_study_asks_for():
     assert full.num_replications >= 5
     for study in (quick, full):
         assert (study.num_members, study.num_test_levels, study.tune) == (9, 1000, False)
+
+
+def test_no_two_agents_have_one_key():
+    agents = itertools.product(range(4), range(2), (5, 10), range(3))
+    words = {
+        np.asarray(jax.random.key_data(agent_key(SMALL, *agent))).tobytes() for agent in agents
+    }
+    assert len(words) == 4 * 2 * 2 * 3
 
 
 def test_tuning_plays_the_validation_levels_and_never_sees_a_test_level():
@@ -39,6 +49,9 @@ def test_tuning_plays_the_validation_levels_and_never_sees_a_test_level():
             {"tune": True, "num_validation_levels": 0},
             "tune needs num_validation_levels of at least 1, got 0",
         ),
+        ({"seed": 2**32}, "seed must be from 0 to 4294967295, got 4294967296"),
+        ({"seed": -1}, "seed must be from 0 to 4294967295, got -1"),
+        ({"num_members": 10**11}, "num_members must be at most 10000, got 100000000000"),
         ({"block_threshold": 1.5}, "block_threshold must be from 0 to 1, got 1.5"),
     ],
 )

@@ -99,7 +99,9 @@ def train(
         finite = np.isfinite(loss).all(axis=0) & _all_finite(join([s.params for s in states]))
         if not finite.all():
             agents = np.flatnonzero(~finite)
-            kept = f"the last good state is in {checkpoint}" if checkpoint else "nothing was kept"
+            kept = "nothing was kept"
+            if checkpoint is not None and checkpoint.exists():
+                kept = f"the last good state is in {checkpoint}"
             raise TrainingDiverged(
                 f"the loss or params of agents {agents.tolist()} became NaN or infinite between "
                 f"updates {done * config.updates_per_iteration} and "

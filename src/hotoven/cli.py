@@ -7,6 +7,7 @@ Bad input ends with one line on standard error and exit code 2.
 import contextlib
 import difflib
 import io
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast, get_args, get_origin, get_type_hints
 
+import jax
 import numpy as np
 import tyro
 
@@ -23,7 +25,6 @@ from hotoven.devices import use_every_core
 from hotoven.envs.lavagrid import LavaGrid
 from hotoven.envs.lavagrid_levels import Level, to_ascii
 from hotoven.evaluation import findings
-from hotoven.storage import read_json
 from hotoven.studies import lavagrid
 
 Study = Literal["lavagrid"]
@@ -101,13 +102,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         command = _parse(arguments)
         if command is not None:
             _run(command)
+    except BrokenPipeError:  # the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (ValueError, OSError, TrainingDiverged) as error:
-        print(f"hotoven: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+        return _complain(str(error))
+    except (OverflowError, MemoryError, jax.errors.JaxRuntimeError) as error:
+        return _complain(f"a setting is too large for this machine: {error}")
     except KeyboardInterrupt:
-        print("hotoven: stopped; --resume goes on", file=sys.stderr)
+        goes_on = arguments[0] in ("reproduce", "train", "evaluate")
+        print(f"hotoven: stopped{'; --resume goes on' if goes_on else ''}", file=sys.stderr)
         return 130
     return 0
+
+
+def _complain(message: str) -> int:
+    """Prints one line; returns the exit code."""
+    print(f"hotoven: {' '.join(message.split())}", file=sys.stderr)
+    return 2
 
 
 def _parse(arguments: list[str]) -> Any:
@@ -146,6 +158,9 @@ def _parse(arguments: list[str]) -> Any:
 
 def _preset(arguments: list[str]) -> Preset:
     """The preset named on the command line, before the other settings change it."""
+    named_flags = [word for word in arguments if word.partition("=")[0] == "--preset"]
+    if len(named_flags) > 1:
+        raise ValueError(f"--preset must be given once, got it {len(named_flags)} times")
     for index, word in enumerate(arguments):
         flag, _, value = word.partition("=")
         if flag == "--preset":
@@ -176,10 +191,14 @@ def _one_line(complaint: str, kind: type) -> str:
     allowed = _flags(kind)
     unknown = re.findall(r"--[A-Za-z][\w.-]*", message)
     if not unknown:
-        return f"unexpected{message.rpartition(':')[2]}: allowed are {', '.join(allowed)}"
+        return f"unexpected{message.rpartition(':')[2]}: {_allowed(allowed)}"
     near = difflib.get_close_matches(unknown[0].replace("_", "-"), allowed, n=1)
     hint = f"did you mean {near[0]}? " if near else ""
-    return f"unknown setting {unknown[0]}: {hint}allowed are {', '.join(allowed)}"
+    return f"unknown setting {unknown[0]}: {hint}{_allowed(allowed)}"
+
+
+def _allowed(flags: list[str]) -> str:
+    return f"allowed are {', '.join(flags)}" if flags else "this command has no settings"
 
 
 def _flags(kind: type, prefix: str = "--") -> list[str]:
@@ -206,8 +225,7 @@ def _run(command: Any) -> None:
     elif isinstance(command, Evaluate):
         _evaluate(command)
     elif isinstance(command, Figures):
-        study = _study_of(command.run)
-        _tell(command.run, lavagrid.report(study, command.run))
+        _figures(command)
     elif isinstance(command, Levels):
         _levels(command)
     else:
@@ -228,15 +246,29 @@ def _reproduce(command: Reproduce, only_train: bool) -> None:
     _tell(path, found)
 
 
+def _figures(command: Figures) -> None:
+    study, config = _study_of(command.run)
+    if not (command.run / "episodes.parquet").exists():
+        raise ValueError(
+            f"{command.run} has no tables yet: hotoven evaluate {command.run} makes them"
+        )
+    with runs.Run.open(command.run, config, resume=True):
+        found = lavagrid.report(study, command.run)
+    _tell(command.run, found)
+
+
 def _evaluate(command: Evaluate) -> None:
-    study = _study_of(command.run)
-    config = read_json(command.run / "run.json")["config"]
+    study, config = _study_of(command.run)
+    if command.resume and command.force:
+        raise ValueError("--resume goes on and --force starts again: only one can be asked for")
     played = list((command.run / "parts").glob("r*/episodes.parquet"))
     if played and not command.force and not command.resume:
         raise ValueError(
             f"{command.run} has been evaluated: --force plays again, --resume plays what is missing"
         )
     with runs.Run.open(command.run, config, resume=True) as run:
+        lavagrid.check_agents(study, command.run)  # before anything is removed
+        run.reopen()
         if command.force:
             for table in played:
                 table.unlink()
@@ -247,19 +279,27 @@ def _evaluate(command: Evaluate) -> None:
     _tell(command.run, found)
 
 
-def _study_of(path: Path) -> lavagrid.LavaGridStudy:
-    """The settings of the run at `path`.
+def _study_of(path: Path) -> tuple[lavagrid.LavaGridStudy, dict[str, Any]]:
+    """The settings of the run at `path`, and its configuration as stored.
 
     Raises:
-      ValueError: there is no run.
+      ValueError: there is no run, or its record is damaged.
     """
-    about = read_json(path / "run.json")
-    study: lavagrid.LavaGridStudy = _rebuild(lavagrid.LavaGridStudy, about["config"]["settings"])
-    return study
+    config = runs.read_about(path)["config"]
+    try:
+        study: lavagrid.LavaGridStudy = _rebuild(lavagrid.LavaGridStudy, config.get("settings"))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path / 'run.json'}: {error}") from None
+    return study, config
 
 
-def _rebuild(kind: type, plain: dict[str, Any]) -> Any:
+def _rebuild(kind: type, plain: Any) -> Any:
     """A dataclass from its JSON form: nested dataclasses, lists as tuples."""
+    if not isinstance(plain, dict):
+        raise ValueError(f"settings of {kind.__name__} must be named, got {plain!r}")
+    unknown = plain.keys() - {field.name for field in fields(kind)}
+    if unknown:
+        raise ValueError(f"unknown settings {', '.join(sorted(unknown))}")
     values = {}
     for field in fields(kind):
         if field.name not in plain:

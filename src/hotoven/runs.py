@@ -66,8 +66,10 @@ class Run:
         foreign = [entry for entry in path.iterdir() if not entry.name.startswith(".")]
         if not record.exists() and foreign:
             raise RunError(f"{path} is not empty and holds no run: choose another folder")
+        if resume and force:
+            raise RunError("--resume goes on and --force starts again: only one can be asked for")
         if record.exists():
-            about = read_json(record)
+            about = read_about(path)
             if force:
                 _empty(path)
             elif about["status"] == "finished" and not resume:
@@ -95,6 +97,10 @@ class Run:
         write_json(record, about)
         return about
 
+    def reopen(self) -> None:
+        """Marks a finished run as being written again."""
+        self.note(status="running")
+
     @property
     def finished(self) -> bool:
         """True once `finish` has been called, now or before."""
@@ -118,6 +124,26 @@ class Run:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+
+def read_about(path: Path) -> dict[str, Any]:
+    """What run.json of the run at `path` says.
+
+    Raises:
+      RunError: there is no run, or its record is damaged.
+    """
+    record = path / "run.json"
+    if not path.is_dir():
+        raise RunError(f"{path} is not a run's folder")
+    try:
+        about = read_json(record)
+    except ValueError as error:
+        hint = "" if not record.exists() else "; remove the folder to start again"
+        raise RunError(f"{error}{hint}") from None
+    known = isinstance(about, dict) and about.get("status") in ("running", "finished")
+    if not known or not isinstance(about.get("config"), dict):
+        raise RunError(f"{record} is not the record of a run; remove the folder to start again")
+    return about
 
 
 def versions() -> dict[str, str]:

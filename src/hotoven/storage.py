@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -96,22 +96,27 @@ def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
 def write_table(path: Path, columns: Mapping[str, Any]) -> None:
     """Writes named columns (arrays [rows], or pyarrow arrays) as one Parquet file."""
     sink = pa.BufferOutputStream()
-    pq.write_table(pa.table(dict(columns)), sink, compression="zstd")
+    pq.write_table(pa.table(dict(columns)), sink, compression="zstd", write_page_checksum=True)
     write_bytes(path, sink.getvalue().to_pybytes())
 
 
-def read_table(path: Path) -> pa.Table:
-    """The table in a Parquet file.
+def read_table(path: Path, needed: Sequence[str] = ()) -> pa.Table:
+    """The table in a Parquet file, whose pages are checked against their checksums.
 
     Raises:
-      ValueError: the file is missing or is not Parquet; the message names it.
+      ValueError: the file is missing, damaged or not Parquet, or lacks a column of `needed`; the
+        message names it.
     """
     try:
-        return pq.read_table(path)
+        table = pq.read_table(path, page_checksum_verification=True)
     except FileNotFoundError:
         raise ValueError(f"no file {path}") from None
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{path} is not a whole Parquet file: {error}") from None
+    lacking = [name for name in needed if name not in table.column_names]
+    if lacking:
+        raise ValueError(f"{path} lacks the columns {', '.join(lacking)}")
+    return table
 
 
 def _checksum(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> str:

@@ -115,10 +115,15 @@ class LavaGrid:
                 raise ValueError(
                     f"{field} must be one of {', '.join(allowed)}, got {getattr(self, field)!r}"
                 )
-        if self.radius < 1:
-            raise ValueError(f"radius must be at least 1, got {self.radius}")
-        if self.max_steps < 1:
-            raise ValueError(f"max_steps must be at least 1, got {self.max_steps}")
+        for field in ("height", "width", "min_distance", "radius", "max_steps"):
+            value = getattr(self, field)
+            if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+                raise ValueError(f"{field} must be a whole number, got {value!r}")
+        for field in ("radius", "max_steps"):
+            if getattr(self, field) < 1:
+                raise ValueError(f"{field} must be at least 1, got {getattr(self, field)}")
+            if getattr(self, field) > 10**6:
+                raise ValueError(f"{field} must be at most 1000000, got {getattr(self, field)}")
         self.generator  # noqa: B018  its constructor checks sizes and densities
 
     @property

@@ -118,6 +118,13 @@ class Cell(NamedTuple):
         return two_level(self.indicators(outcome), bounds=(0, 1))
 
 
+_NUMBERS = (
+    *("num_train_levels", "replication", "member", "level_index", "level_id", "length"),
+    *("episode_return", "num_blocked", "num_false_blocks", "num_all_blocked"),
+)
+EPISODE_COLUMNS = (*_NUMBERS, "set", "method", "outcome")  # what `read_cells` reads
+
+
 def read_cells(episodes: pa.Table) -> dict[CellKey, Cell]:
     """The episodes as arrays, by what is rated; ordered by set, size and method.
 
@@ -131,13 +138,7 @@ def read_cells(episodes: pa.Table) -> dict[CellKey, Cell]:
     if episodes.num_rows == 0:
         return {}
     methods = _method_order(pc.unique(episodes["method"]).cast(_TEXT).to_pylist())
-    columns = {
-        name: _numbers(episodes, name)
-        for name in (
-            *("num_train_levels", "replication", "member", "level_index", "level_id", "length"),
-            *("episode_return", "num_blocked", "num_false_blocks", "num_all_blocked"),
-        )
-    }
+    columns = {name: _numbers(episodes, name) for name in _NUMBERS}
     columns["outcome"] = _codes(episodes, "outcome", OUTCOMES)
     sets, method = _codes(episodes, "set", SETS), _codes(episodes, "method", methods)
     sizes, size = np.unique(columns["num_train_levels"], return_inverse=True)

@@ -5,6 +5,7 @@ labelled by what happened. One set of levels is given as a range of indices, an 
 classifiers of every training-set size, and those fitted for calibration, train in one program.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -42,8 +43,8 @@ class DangerConfig:
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "num_updates", "num_envs", "num_steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+            if not 1 <= getattr(self, name) < 2**31:
+                raise ValueError(f"{name} must be from 1 to {2**31 - 1}, got {getattr(self, name)}")
         if not 0.0 < self.calibration_share < 1.0:
             raise ValueError(
                 f"calibration_share must be between 0 and 1, got {self.calibration_share}"
@@ -51,8 +52,8 @@ class DangerConfig:
         for name in ("filters", "hidden"):
             if any(width < 1 for width in getattr(self, name)):
                 raise ValueError(f"{name} must be at least 1 each, got {getattr(self, name)}")
-        if not self.learning_rate > 0.0:  # NaN is refused too
-            raise ValueError(f"learning_rate must be above 0, got {self.learning_rate}")
+        if not 0.0 < self.learning_rate < math.inf:  # NaN is refused too
+            raise ValueError(f"learning_rate must be above 0 and finite, got {self.learning_rate}")
 
 
 class Danger(NamedTuple):

@@ -6,10 +6,11 @@ ensemble of every training-set size trains in one compiled program.
 Differences from the paper are numbered in docs/differences.md.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +28,8 @@ from hotoven.learners.experience import (
 from hotoven.losses import double_td_error, huber, td_error
 from hotoven.types import Env, Net, PyTree
 
+LARGEST: Final = 2**31 - 1  # of any count: they are int32 on the device
+
 
 @dataclass(frozen=True)
 class DQNConfig:
@@ -35,7 +38,7 @@ class DQNConfig:
     net: Literal["cnn", "mlp"] = "cnn"  # network family
     filters: tuple[int, ...] = (32, 32)  # 3x3 filters per convolution (cnn)
     hidden: tuple[int, ...] = (128,)  # units per dense layer
-    dropout: float = 0.0  # share of hidden units dropped, in training and in MC-dropout
+    dropout: float = 0.0  # share of hidden units dropped in training
     optimizer: Literal["adam", "rmsprop"] = "adam"  # gradient method
     learning_rate: float = 5e-4  # step size of the gradient method
     learning_rate_end: float = 1.0  # share of it left at the last update; falls linearly
@@ -56,12 +59,13 @@ class DQNConfig:
         _check(self, "net", self.net in ("cnn", "mlp"), "cnn or mlp")
         _check(self, "optimizer", self.optimizer in ("adam", "rmsprop"), "adam or rmsprop")
         _check(self, "dropout", 0.0 <= self.dropout < 1.0, "at least 0 and below 1")
-        _check(self, "learning_rate", self.learning_rate > 0.0, "above 0")
+        _check(self, "learning_rate", 0.0 < self.learning_rate < math.inf, "above 0 and finite")
         _check(self, "gamma", 0.0 <= self.gamma <= 1.0, "from 0 to 1")
         for name in ("batch_size", "num_updates", "num_envs", "steps_per_update", "target_period"):
-            _check(self, name, getattr(self, name) >= 1, "at least 1")
+            _check(self, name, 1 <= getattr(self, name) <= LARGEST, f"from 1 to {LARGEST}")
         for name in ("filters", "hidden"):
             _check(self, name, all(width >= 1 for width in getattr(self, name)), "at least 1 each")
+        _check(self, "hidden", len(self.hidden) >= 1 or self.dropout == 0.0, "a layer for dropout")
         for name in ("learning_rate_end", "epsilon_start", "epsilon_end", "epsilon_decay"):
             _check(self, name, 0.0 <= getattr(self, name) <= 1.0, "from 0 to 1")
         _check(
@@ -76,7 +80,7 @@ class DQNConfig:
             self.replay_capacity >= self.num_envs and self.replay_capacity % self.num_envs == 0,
             f"a positive multiple of num_envs ({self.num_envs})",
         )
-        _check(self, "huber_delta", self.huber_delta > 0.0, "above 0")
+        _check(self, "huber_delta", 0.0 < self.huber_delta < math.inf, "above 0 and finite")
         _check(
             self,
             "num_updates",

@@ -113,13 +113,13 @@ def generalization_figure(rates: pa.Table) -> Figure:
     return figure
 
 
-def dangerous_state(steps: pa.Table) -> StateRow:
+def dangerous_state(steps: pa.Table, threshold: float = THRESHOLD) -> StateRow:
     """The recorded test state that shows best how an ensemble helps.
 
     In it some member's greedy action would be catastrophic and the mean's is safe. States in which
-    the blocker is above 50% for that member's action come first, then those of the smallest number
-    of training levels, then the one whose wrong member is most sure: its best Q-value is furthest
-    above that of its best safe action.
+    the blocker is above `threshold` for that member's action come first, then those of the smallest
+    number of training levels, then the one whose wrong member is most sure: its best Q-value is
+    furthest above that of its best safe action.
 
     Raises:
       NoSuchState: no recorded state is like that.
@@ -143,7 +143,7 @@ def dangerous_state(steps: pa.Table) -> StateRow:
     blocker = _lists(rows["blocker"])
     seen = np.zeros(num_rows, bool)
     if blocker is not None:
-        seen = blocker[np.arange(num_rows), fatal] > THRESHOLD  # False where it is NaN: no blocker
+        seen = blocker[np.arange(num_rows), fatal] > threshold  # False where it is NaN: no blocker
     sizes = rows["num_train_levels"].to_numpy()
     # The last key is the first to count; lexsort is stable, so ties go to the first row.
     chosen = int(np.lexsort((-margin, sizes, ~seen, ~np.isfinite(margin)))[0])
@@ -157,7 +157,12 @@ def state_before(env: Env, level: PyTree, actions: Sequence[int] | np.ndarray) -
     return state
 
 
-def blocker_figure(picture: np.ndarray, row: StateRow, action_names: Sequence[str]) -> Figure:
+def blocker_figure(
+    picture: np.ndarray,
+    row: StateRow,
+    action_names: Sequence[str],
+    threshold: float = THRESHOLD,
+) -> Figure:
     """A state, and for each action the blocker's probability that it is catastrophic.
 
     Actions above the dashed line are blocked; those that are catastrophic in truth are named so.
@@ -174,7 +179,7 @@ def blocker_figure(picture: np.ndarray, row: StateRow, action_names: Sequence[st
         places = np.arange(len(action_names))
         turned = _rotation(action_names)
         for place, probability in enumerate(row.blocker):
-            blocked = probability > THRESHOLD
+            blocked = probability > threshold
             colour, hatch = (VERMILLION, "//") if blocked else (SKY, "")
             right.bar(
                 place, probability, 0.62, color=colour, hatch=hatch, edgecolor=BLACK, linewidth=0.8
@@ -189,7 +194,7 @@ def blocker_figure(picture: np.ndarray, row: StateRow, action_names: Sequence[st
                 fontsize=8 if turned else 11,
                 bbox={"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none"},
             )
-        right.axhline(THRESHOLD, color=BLACK, linestyle="--", linewidth=1.2)
+        right.axhline(threshold, color=BLACK, linestyle="--", linewidth=1.2)
         right.set_ylim(0, 1.12)
         right.set_yticks(np.linspace(0, 1, 5))
         right.yaxis.set_major_formatter(PercentFormatter(1))
@@ -202,7 +207,7 @@ def blocker_figure(picture: np.ndarray, row: StateRow, action_names: Sequence[st
         handles = [
             Patch(facecolor=VERMILLION, hatch="//", edgecolor=BLACK, label="blocked"),
             Patch(facecolor=SKY, edgecolor=BLACK, label="allowed"),
-            Line2D([], [], color=BLACK, linestyle="--", label="threshold of 50%"),
+            Line2D([], [], color=BLACK, linestyle="--", label=f"threshold of {threshold:.0%}"),
         ]
         figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
         figure.suptitle(_where(row), fontsize=12)
@@ -251,13 +256,21 @@ def ensemble_figure(picture: np.ndarray, row: StateRow, action_names: Sequence[s
 
 
 def write_figures(
-    folder: Path, rates: pa.Table, steps: pa.Table, level_set_test: LevelSet, env: Env
+    folder: Path,
+    rates: pa.Table,
+    steps: pa.Table,
+    level_set_test: LevelSet,
+    env: Env,
+    threshold: float = THRESHOLD,
 ) -> Written:
-    """Writes every figure as SVG and PNG. What cannot be drawn is left out and noted."""
+    """Writes every figure as SVG and PNG. What cannot be drawn is left out, removed and noted.
+
+    The blocker blocks above the probability `threshold`.
+    """
     figures = {"generalization": generalization_figure(rates)}
     notes = []
     try:
-        row = dangerous_state(steps)
+        row = dangerous_state(steps, threshold)
     except NoSuchState as absence:
         notes.append(f"no figures of the ensemble and the blocker: {absence}")
     else:
@@ -267,7 +280,13 @@ def write_figures(
         if row.blocker is None:
             notes.append(f"no figure of the blocker: no probabilities for {_where(row)}")
         else:
-            figures["blocker"] = blocker_figure(picture, row, env.action_names)
+            figures["blocker"] = blocker_figure(picture, row, env.action_names, threshold)
+    for name in {
+        "ensemble",
+        "blocker",
+    } - figures.keys():  # of another time: they would look current
+        for suffix in ("svg", "png"):
+            (folder / f"{name}.{suffix}").unlink(missing_ok=True)
     paths = []
     for name, figure in figures.items():
         for suffix in ("svg", "png"):

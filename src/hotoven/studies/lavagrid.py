@@ -5,6 +5,7 @@ that a killed run goes on where it stopped and ends with the same bytes.
 """
 
 import json
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -34,6 +35,15 @@ from hotoven.runs import Run
 from hotoven.storage import read_json, read_table, write_bytes, write_json, write_table
 from hotoven.types import OUTCOMES, LevelSet, Net, PyTree
 
+# Columns without which a stored table is none of a study's.
+STEP_COLUMNS = (
+    *("set", "method", "num_train_levels", "replication", "level_index", "level_id", "step"),
+    *("action", "outcome", "members", "blocker", "dangerous"),
+)
+RATE_COLUMNS = (
+    *("set", "method", "num_train_levels", "num_levels", "num_replications", "resampled"),
+    *("catastrophe_rate", "solved_rate"),
+)
 METHODS = ("single", "mean", "vote", "mc_dropout")
 BLOCKED = "+blocker"
 TRACED = ("single", "mean", "mean+blocker")  # methods whose episodes are recorded step by step
@@ -79,6 +89,10 @@ class LavaGridStudy:
             raise ValueError(
                 f"num_validation_levels must be at least 0, got {self.num_validation_levels}"
             )
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed must be from 0 to {2**32 - 1}, got {self.seed}")
+        if self.num_members > 10_000:
+            raise ValueError(f"num_members must be at most 10000, got {self.num_members}")
         if self.tune and self.num_validation_levels < 1:
             raise ValueError("tune needs num_validation_levels of at least 1, got 0")
         if not 0 <= self.level_seed <= levels.MAX_SEED:
@@ -156,6 +170,11 @@ def train(study: LavaGridStudy, folder: Run) -> None:
     """Trains and saves the agents of every replication that has none yet."""
     split = make_split(study)
     _write_levels(folder, split)
+    for role, chosen in split._asdict().items():
+        print(
+            f"{role} levels: {len(chosen)}, {chosen.num_duplicates} duplicates dropped",
+            file=sys.stderr,
+        )
     for replication in range(study.num_replications):
         paths = [_agents_path(folder.path, size, replication) for size in study.sizes]
         if not all(path.exists() for path in paths):
@@ -177,6 +196,18 @@ def evaluate(study: LavaGridStudy, folder: Run) -> None:
         part = folder.path / "parts" / f"r{replication}"
         if not (part / "episodes.parquet").exists():
             _evaluate_all(study, split, folder.path, replication)
+
+
+def check_agents(study: LavaGridStudy, path: Path) -> None:
+    """Raises ValueError if any agent of the run at `path` is missing or damaged."""
+    for replication in range(study.num_replications):
+        for size in study.sizes:
+            if not _agents_path(path, size, replication).exists():
+                raise ValueError(
+                    f"{path} has no agents of {size} levels, replication {replication + 1}: "
+                    "hotoven train or reproduce with --resume trains them"
+                )
+            load_ensemble(study, path, size, replication)
 
 
 def make_split(study: LavaGridStudy) -> levels.Split:
@@ -211,12 +242,18 @@ def merge(study: LavaGridStudy, path: Path) -> None:
 
 def report(study: LavaGridStudy, path: Path) -> list[findings.Finding]:
     """Writes findings and figures of the run at `path` from its tables."""
-    found = findings.lavagrid_findings(read_table(path / "episodes.parquet"))
+    episodes = read_table(path / "episodes.parquet", outcomes.EPISODE_COLUMNS)
+    found = findings.lavagrid_findings(episodes)
     write_json(path / "findings.json", findings.to_json(found))
     write_bytes(path / "findings.md", findings.to_markdown(found).encode())
-    rates, steps = (read_table(path / f"{name}.parquet") for name in ("rates", "steps"))
+    rates, steps = (
+        read_table(path / f"{name}.parquet", needed)
+        for name, needed in (("rates", RATE_COLUMNS), ("steps", STEP_COLUMNS))
+    )
     test = levels.load(path / "levels" / "test.safetensors", study.env)
-    written = figures.write_figures(path / "figures", rates, steps, test, study.env)
+    written = figures.write_figures(
+        path / "figures", rates, steps, test, study.env, study.block_threshold
+    )
     notes = [*written.notes, *_write_film(study, path / "figures", steps, test)]
     write_bytes(path / "figures" / "notes.txt", "".join(f"{note}\n" for note in notes).encode())
     return found
