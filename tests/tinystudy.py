@@ -61,4 +61,5 @@ def results(path: Path) -> dict[str, bytes]:
 
 def assert_same(found: dict[str, bytes], expected: dict[str, bytes]) -> None:
     assert sorted(found) == sorted(expected)
-    assert [name for name in expected if found[name] != expected[name]] == []
+    different = [name for name in expected if found[name] != expected[name]]
+    assert not different, f"other bytes in {', '.join(different)}"
