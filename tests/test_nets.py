@@ -108,6 +108,8 @@ def test_hidden_weights_have_the_variance_of_he_and_the_last_of_lecun():
     params = nets.mlp((400,), (300,), 500).init(jax.random.key(0))
     assert params[0]["w"].std() == pytest.approx((2 / 400) ** 0.5, rel=0.02)
     assert params[1]["w"].std() == pytest.approx((1 / 300) ** 0.5, rel=0.02)
+    convs = nets.cnn((5, 5, 40), (300,), (8,), 4).init(jax.random.key(0))["convs"]
+    assert convs[0]["w"].std() == pytest.approx((2 / 360) ** 0.5, rel=0.02)
 
 
 def test_members_of_different_keys_differ_and_of_one_key_agree(ensemble: tuple[Net, PyTree]):
