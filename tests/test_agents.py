@@ -31,7 +31,13 @@ LEVELS = stack(right_and_wrong(0.5)[0], two_steps(0.5)[0])
 KEYS = jax.random.split(jax.random.key(0), 2)
 
 
-def train(checkpoint: Path | None = None, size: int = 8, on_chunk: Any = None, **settings: Any):
+def train(
+    checkpoint: Path | None = None,
+    size: int = 8,
+    on_chunk: Any = None,
+    devices: Any = None,
+    **settings: Any,
+):
     config = replace(CONFIG, **settings)
     chunks = Chunks(config.num_iterations, size)
     return agents.train(
@@ -43,6 +49,7 @@ def train(checkpoint: Path | None = None, size: int = 8, on_chunk: Any = None, *
         chunks,
         checkpoint,
         on_chunk or (lambda report: None),
+        devices,
     )
 
 
@@ -82,6 +89,18 @@ def test_a_run_stopped_after_a_chunk_goes_on_from_its_checkpoint(at_once, tmp_pa
     assert content(train(path, on_chunk=reports.append)) == at_once
     assert [report.num_updates for report in reports] == [16, 24]
     assert content(train(path, on_chunk=stop)) == at_once  # all is done: nothing is trained
+
+
+def test_agents_learn_on_one_device_what_they_learn_on_two(at_once, tmp_path):
+    assert len(jax.local_devices()) >= 2  # tests/conftest.py: `at_once` was trained on both
+    path, one = tmp_path / "state.safetensors", jax.local_devices()[:1]
+    alone = content(train(path, devices=one))
+    assert alone.keys() == at_once.keys()
+    for name in alone:
+        found, expected = (np.frombuffer(side[name], np.float32) for side in (alone, at_once))
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    # all is trained: what the checkpoint of one device holds comes back on two
+    assert content(train(path)) == alone
 
 
 # Divergence

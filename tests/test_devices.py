@@ -9,9 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hotoven import agents, devices
-from hotoven.learners.dqn import DQNConfig, make_dqn
-from probes import Probe, right_and_wrong, stack, two_steps
+from hotoven import devices
 
 
 @pytest.mark.parametrize(
@@ -43,45 +41,6 @@ def test_an_error_on_one_device_is_raised():
 
     with pytest.raises(ValueError, match="device 1"):
         devices.at_once(work, [0, 1, 2])
-
-
-def test_agents_learn_on_two_devices_what_they_learn_on_one(tmp_path):
-    assert len(jax.local_devices()) >= 2  # tests/conftest.py
-    config = DQNConfig(
-        net="mlp",
-        hidden=(4,),
-        batch_size=4,
-        replay_capacity=16,
-        num_updates=24,
-        num_envs=4,
-        target_period=4,
-    )
-    levels = stack(right_and_wrong(0.5)[0], two_steps(0.5)[0])
-    keys = jax.random.split(jax.random.key(0), 3)
-    learner = make_dqn(config, Probe())
-
-    def train(num_devices: int, checkpoint=None) -> dict[str, np.ndarray]:
-        params = agents.train(
-            config,
-            learner,
-            levels,
-            np.array([1, 2, 2]),
-            keys,
-            agents.Chunks(config.num_iterations, 10),
-            checkpoint,
-            devices=jax.local_devices()[:num_devices],
-        )
-        return agents.to_arrays(params)
-
-    alone, together = train(2, tmp_path / "state"), train(1)
-    assert alone.keys() == together.keys()
-    for name, leaf in alone.items():
-        np.testing.assert_allclose(leaf, together[name], rtol=1e-5, atol=1e-6)
-    # all is trained: what the checkpoint of two devices holds comes back on one
-    again = train(1, tmp_path / "state")
-    assert {name: leaf.tobytes() for name, leaf in again.items()} == {
-        name: leaf.tobytes() for name, leaf in alone.items()
-    }
 
 
 def told(code: str, **environment: str) -> str:

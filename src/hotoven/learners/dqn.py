@@ -2,7 +2,7 @@
 
 `make_dqn(config, env)` gives `init` and `iterate` for one agent; agents differ by key and by the
 number of training levels they may see, both of which are arrays, so that every member of every
-ensemble of every training-set size trains in one compiled program.
+ensemble of every training-set size trains in one compiled program on each device.
 Differences from the paper are numbered in docs/differences.md.
 """
 

@@ -12,7 +12,7 @@ level; ground, background, agent, monsters and crates differ from level to level
 import colorsys
 from functools import reduce
 from operator import and_
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -100,12 +100,12 @@ class _Layer(NamedTuple):
     must be below the byte of its row `half`.
     """
 
-    ink: jax.Array  # the colour
-    half: jax.Array | None = None  # uint8[H]
-    across: jax.Array | None = None
-    at: jax.Array | None = None  # in this row of cells
-    low: jax.Array | None = None  # in this one or above it
-    high: jax.Array | None = None  # below this one
+    ink: Any  # the colour
+    half: Any = None  # uint8[H]
+    across: Any = None
+    at: Any = None  # in this row of cells
+    low: Any = None  # in this one or above it
+    high: Any = None  # below this one
 
 
 def observe(state: State, velocity: bool) -> jax.Array:
@@ -131,14 +131,17 @@ def _draw(state: State, size: int, velocity: bool, fatal: bool) -> jax.Array:
     fade = jnp.clip(np.float32(40) - grid.y, np.float32(0), np.float32(40)).astype(jnp.uint8)
     # All bytes of columns in one array and all of rows in another: with an array for each of them
     # the loop over a row's bytes is not compiled to vector instructions.
-    fields = ("ink", "across", "at", "low", "high")
-    columns = {(k, name): getattr(layer, name) for k, layer in enumerate(layers) for name in fields}
-    columns = {place: values for place, values in columns.items() if values is not None}
-    place_of = {place: index for index, place in enumerate(columns)}
-    bytes_of_columns = jnp.stack([sky, *columns.values()])  # [K, X]
-    halves = {k: layer.half for k, layer in enumerate(layers) if layer.half is not None}
-    half_of = {k: index for index, k in enumerate(halves)}
-    bytes_of_rows = jnp.stack([row.astype(jnp.uint8), fade, *halves.values()], axis=1)  # [H, K]
+    columns, rows = [sky], [row.astype(jnp.uint8), fade]
+    places = []  # of the layers' bytes
+    for layer in layers:
+        place = {}
+        for name, values in layer._asdict().items():
+            stack = rows if name == "half" else columns
+            place[name] = None if values is None else len(stack)
+            if values is not None:
+                stack.append(values)
+        places.append(_Layer(**place))
+    bytes_of_columns, bytes_of_rows = jnp.stack(columns), jnp.stack(rows, axis=1)  # [K, X], [H, K]
     num_blocks = next(count for count in (_BLOCKS, 2, 1) if size % count == 0)
 
     # A loop over blocks of rows, so that XLA works out all columns and rows once, before it: in one
@@ -146,22 +149,17 @@ def _draw(state: State, size: int, velocity: bool, fatal: bool) -> jax.Array:
     def block(_: None, rows: jax.Array) -> tuple[None, jax.Array]:
         row = rows[:, 0, None]
         picture = bytes_of_columns[0][None, :] + rows[:, 1, None]
-        for k in range(len(layers)):
-            column = {
-                name: bytes_of_columns[1 + place_of[k, name]][None, :]
-                for name in fields
-                if (k, name) in place_of
-            }
+        for place in places:
             conditions = []
-            if "at" in column:
-                conditions.append(row == column["at"])
-            if "low" in column:
-                conditions.append(row >= column["low"])
-            if "high" in column:
-                conditions.append(row < column["high"])
-            if "across" in column:
-                conditions.append(column["across"] < rows[:, 2 + half_of[k], None])
-            picture = jnp.where(reduce(and_, conditions), column["ink"], picture)
+            if place.at is not None:
+                conditions.append(row == bytes_of_columns[place.at])
+            if place.low is not None:
+                conditions.append(row >= bytes_of_columns[place.low])
+            if place.high is not None:
+                conditions.append(row < bytes_of_columns[place.high])
+            if place.across is not None:
+                conditions.append(bytes_of_columns[place.across] < rows[:, place.half, None])
+            picture = jnp.where(reduce(and_, conditions), bytes_of_columns[place.ink], picture)
         return None, picture
 
     in_blocks = bytes_of_rows.reshape(num_blocks, -1, bytes_of_rows.shape[1])
