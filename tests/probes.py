@@ -41,7 +41,8 @@ class Probe:
 
     name: ClassVar[str] = "probe"
     version: ClassVar[int] = 1
-    causes: ClassVar[tuple[str, ...]] = ("", "solved", "catastrophe", "timeout")
+    causes: ClassVar[tuple[str, ...]] = ("", "solved", "catastrophe", "timeout", "failed")
+    obs_high: ClassVar[int] = 1
 
     @property
     def action_names(self) -> tuple[str, ...]:
@@ -67,9 +68,11 @@ class Probe:
         state = State(table, place, num_steps, outcome)
         return state, self._show(state, reward)
 
+    def observe(self, state: State) -> jax.Array:
+        return (jnp.arange(self.num_places) == state.place).astype(jnp.float32)
+
     def _show(self, state: State, reward: jax.Array) -> TimeStep:
-        obs = (jnp.arange(self.num_places) == state.place).astype(jnp.float32)
-        return TimeStep(obs, reward, state.outcome, state.outcome)
+        return TimeStep(self.observe(state), reward, state.outcome, state.outcome)
 
     def render(self, state: State, scale: int) -> jax.Array:
         raise NotImplementedError

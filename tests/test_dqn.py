@@ -116,7 +116,7 @@ def test_an_episodes_last_observation_is_kept_and_the_next_one_starts_anew():
     assert kept.terminated.tolist() == [True, True]
     assert kept.catastrophe.tolist() == [False, False]
     assert state.obs.tolist() == [[1, 0], [1, 0]]
-    assert progress.ended.tolist() == [0, 2, 0, 0]
+    assert progress.ended.tolist() == [0, 2, 0, 0, 0]
 
 
 def test_exploration_starts_at_epsilon_start_and_decays_per_update_to_epsilon_end():

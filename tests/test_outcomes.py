@@ -176,7 +176,7 @@ def test_rates_are_counted_per_set_size_and_method():
     assert keys == [("train", 10, "single"), ("test", 10, "single"), ("test", 25, "mean")]
     single = rows[1]
     shares = [single[f"{outcome}_rate"] for outcome in OUTCOMES]
-    assert shares == [4 / 8, 3 / 8, 1 / 8]
+    assert shares == [4 / 8, 3 / 8, 1 / 8, 0]
     assert (single["num_members"], single["num_levels"], single["num_episodes"]) == (2, 4, 8)
     assert single["mean_length"] == 2.5
     assert single["mean_return"] == 0.5

@@ -8,6 +8,7 @@ by digest, not by id, and what was dropped for that is counted.
 import hashlib
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -39,39 +40,61 @@ def make_levels(env: Env, ids: np.ndarray) -> LevelSet:
     """The levels of those ids, duplicates included."""
     ids = np.asarray(ids, np.int64)
     levels, facts = env.generate(ids)
-    return LevelSet(levels, ids, _digests(levels), facts, env.name, env.version)
+    return LevelSet(levels, ids, _digests(env.content(levels)), facts, env.name, env.version)
 
 
-def split(env: Env, num_train: int, num_validation: int, num_test: int, seed: int = 0) -> Split:
+def split(
+    env: Env,
+    num_train: int,
+    num_validation: int,
+    num_test: int,
+    seed: int = 0,
+    only: Sequence[str] = (),
+) -> Split:
     """Training, validation and test levels, disjoint by content.
 
     The test set is filled first and does not depend on the other sizes; a larger training set
     begins with the smaller one. `num_duplicates` of each set counts the levels that were drawn for
     it and dropped because the set itself or an earlier one already held their content.
 
+    Args:
+      only: names of yes-or-no facts, e.g. ("has_lava", "has_saw"): levels for which none of them
+        holds are passed over, and counted in `num_unfit`. Empty: all levels are taken.
+
     Raises:
-      ValueError: a size is negative, the seed is out of range, or the family of levels is so small
-        that a set cannot be filled.
+      ValueError: a size is negative, the seed is out of range, `only` names what is no such fact,
+        or the family of levels is so small that a set cannot be filled.
     """
     if not 0 <= seed <= MAX_SEED:
         raise ValueError(f"level seed must be from 0 to {MAX_SEED}, got {seed}")
+    _check_facts(env, only)
     taken: set[bytes] = set()
-    test = _fill(env, "test", num_test, seed, taken)
-    validation = _fill(env, "validation", num_validation, seed, taken)
-    train = _fill(env, "train", num_train, seed, taken)
+    test = _fill(env, "test", num_test, seed, only, taken)
+    validation = _fill(env, "validation", num_validation, seed, only, taken)
+    train = _fill(env, "train", num_train, seed, only, taken)
     return Split(train, validation, test)
+
+
+def _check_facts(env: Env, only: Sequence[str]) -> None:
+    """Raises ValueError unless all names are those of yes-or-no facts of `env`'s levels."""
+    _, facts = env.generate(np.zeros(0, np.int64))
+    allowed = [name for name, fact in facts.items() if fact.dtype == bool]
+    unknown = [name for name in only if name not in allowed]
+    if unknown:
+        raise ValueError(
+            f"only must name facts among {', '.join(allowed) or 'none'} of {env.name}, "
+            f"got {', '.join(unknown)}"
+        )
 
 
 def take(level_set: LevelSet, index: np.ndarray | slice) -> LevelSet:
     """Those levels of a set, in that order."""
-    return LevelSet(
-        jax.tree.map(lambda leaf: leaf[index], level_set.levels),
-        level_set.ids[index],
-        level_set.digests[index],
-        {name: fact[index] for name, fact in level_set.facts.items()},
-        level_set.family,
-        level_set.version,
-        level_set.num_duplicates,
+    return replace(
+        level_set,
+        levels=jax.tree.map(lambda leaf: leaf[index], level_set.levels),
+        ids=level_set.ids[index],
+        digests=level_set.digests[index],
+        facts={name: fact[index] for name, fact in level_set.facts.items()},
     )
 
 
@@ -86,6 +109,7 @@ def concatenate(first: LevelSet, *others: LevelSet) -> LevelSet:
         first.family,
         first.version,
         sum(part.num_duplicates for part in sets),
+        sum(part.num_unfit for part in sets),
     )
 
 
@@ -105,6 +129,7 @@ def save(path: Path, level_set: LevelSet) -> None:
         "family": level_set.family,
         "version": level_set.version,
         "num_duplicates": level_set.num_duplicates,
+        "num_unfit": level_set.num_unfit,
         "hash": set_hash(level_set),
     }
     write_arrays(path, arrays, {"level_set": json.dumps(about)})
@@ -137,7 +162,7 @@ def load(path: Path, env: Env) -> LevelSet:
             )
         leaves.append(stored)
     levels = jax.tree.unflatten(jax.tree.structure(pattern), leaves)
-    if not np.array_equal(_digests(levels), arrays["digests"]):
+    if not np.array_equal(_digests(env.content(levels)), arrays["digests"]):
         raise ValueError(f"{path} is damaged: its levels are not those its digests name")
     return LevelSet(
         levels,
@@ -151,16 +176,19 @@ def load(path: Path, env: Env) -> LevelSet:
         about["family"],
         about["version"],
         about["num_duplicates"],
+        about.get("num_unfit", 0),  # files from before there was a choice do not say
     )
 
 
-def _fill(env: Env, role: str, count: int, seed: int, taken: set[bytes]) -> LevelSet:
-    """`count` levels of a role that are not in `taken`, which they join."""
+def _fill(
+    env: Env, role: str, count: int, seed: int, only: Sequence[str], taken: set[bytes]
+) -> LevelSet:
+    """`count` levels of a role that fit `only` and are not in `taken`, which they join."""
     if count < 0:
         raise ValueError(f"number of {role} levels must not be negative, got {count}")
     first = ROLES.index(role) * IDS_PER_ROLE + seed * IDS_PER_SEED
     parts: list[LevelSet] = []
-    found = drawn = 0
+    found = drawn = num_unfit = 0
     while found < count:
         if drawn > 100 * (count + DRAW):
             raise ValueError(
@@ -168,9 +196,13 @@ def _fill(env: Env, role: str, count: int, seed: int, taken: set[bytes]) -> Leve
                 "the settings leave too few different levels"
             )
         batch = make_levels(env, np.arange(first + drawn, first + drawn + DRAW))
+        fits = np.logical_or.reduce([batch.facts[name] for name in only]) if only else None
         fresh = []
         for index, digest in enumerate(batch.digests):
             drawn += 1
+            if fits is not None and not fits[index]:
+                num_unfit += 1
+                continue
             if digest.tobytes() in taken:
                 continue
             taken.add(digest.tobytes())
@@ -181,7 +213,9 @@ def _fill(env: Env, role: str, count: int, seed: int, taken: set[bytes]) -> Leve
         parts.append(take(batch, np.array(fresh, np.int64)))
     if not parts:
         return make_levels(env, np.zeros(0, np.int64))
-    return replace(concatenate(*parts), num_duplicates=drawn - found)
+    return replace(
+        concatenate(*parts), num_duplicates=drawn - found - num_unfit, num_unfit=num_unfit
+    )
 
 
 def _digests(levels: object) -> np.ndarray:

@@ -11,12 +11,13 @@ from typing import Any, Final, NamedTuple, Protocol
 import jax
 import numpy as np
 
-# How an episode stands. Mutually exclusive: an episode ends in exactly one of the last three.
+# How an episode stands. Mutually exclusive: an episode ends in exactly one of the last four.
 RUNNING: Final = 0
 SOLVED: Final = 1  # terminates: the future is worth 0
 CATASTROPHE: Final = 2  # terminates: the future is worth 0
 TIMEOUT: Final = 3  # truncates: the learner bootstraps from the last observation
-OUTCOMES: Final = ("running", "solved", "catastrophe", "timeout")
+FAILED: Final = 4  # terminates: the future is worth 0; lost, but by none of the dangers that count
+OUTCOMES: Final = ("running", "solved", "catastrophe", "timeout", "failed")
 
 # One environment's level, state or a policy's memory: a pytree of arrays that only its owner reads.
 PyTree = Any
@@ -27,7 +28,7 @@ class TimeStep(NamedTuple):
 
     obs: jax.Array  # [*obs_shape], after the step and before any reset: the fatal frame included
     reward: jax.Array  # float32[]
-    outcome: jax.Array  # int8[]  RUNNING, SOLVED, CATASTROPHE or TIMEOUT
+    outcome: jax.Array  # int8[]  RUNNING, SOLVED, CATASTROPHE, TIMEOUT or FAILED
     cause: jax.Array  # int8[]  what ended the episode, an index into env.causes; 0 while running
 
 
@@ -60,6 +61,7 @@ class LevelSet:
     family: str  # the environment's name, e.g. "lavagrid"
     version: int  # of the generator: within one version an id means the same level for ever
     num_duplicates: int = 0  # levels dropped because their content was already taken
+    num_unfit: int = 0  # levels passed over because no fact that was asked for held
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -85,6 +87,11 @@ class Env(Protocol):
     @property
     def obs_shape(self) -> tuple[int, ...]: ...
     @property
+    def obs_high(self) -> int:
+        """The largest value in an observation; the smallest is 0."""
+        ...
+
+    @property
     def max_steps(self) -> int: ...
     @property
     def causes(self) -> tuple[str, ...]:
@@ -93,6 +100,10 @@ class Env(Protocol):
 
     def reset(self, level: PyTree) -> tuple[PyTree, TimeStep]: ...
     def step(self, state: PyTree, action: jax.Array) -> tuple[PyTree, TimeStep]: ...
+    def observe(self, state: PyTree) -> jax.Array:
+        """What the agent sees in `state`: the obs of the TimeStep that came with it."""
+        ...
+
     def situation(self, state: PyTree) -> PyTree:
         """All of the state that decides what follows on this level, but for the time left."""
         ...
@@ -107,6 +118,10 @@ class Env(Protocol):
 
     def generate(self, ids: np.ndarray) -> tuple[PyTree, Mapping[str, np.ndarray]]:
         """Levels (leaves [L, ...]) and facts ([L]) of the given ids; host side, numpy only."""
+        ...
+
+    def content(self, levels: PyTree) -> PyTree:
+        """The part of levels that decides how they play: where it is equal, levels are one."""
         ...
 
 

@@ -105,6 +105,7 @@ class LavaGrid:
     num_actions: ClassVar[int] = 4
     action_names: ClassVar[tuple[str, ...]] = ("up", "right", "down", "left")
     causes: ClassVar[tuple[str, ...]] = CAUSES
+    obs_high: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         for field, allowed in (
@@ -148,6 +149,14 @@ class LavaGrid:
     def generate(self, ids: np.ndarray) -> tuple[Level, Mapping[str, np.ndarray]]:
         """Levels (leaves [L, ...]) and facts of the given ids; see `lavagrid_levels.Generator`."""
         return self.generator.generate(ids)
+
+    def content(self, levels: Level) -> Level:
+        """All of a level decides how it plays."""
+        return levels
+
+    def text(self, level: Level) -> str:
+        """One character per cell; see `lavagrid_levels.to_ascii`."""
+        return lavagrid_levels.to_ascii(Level(*(np.asarray(leaf) for leaf in level)))
 
     def reset(self, level: Level) -> tuple[State, TimeStep]:
         """The state and the observation at the start of `level`."""

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from hotoven.evaluation.bootstrap import Interval, two_level, wilson
 
 # How an episode can end, in the table's words; `types.OUTCOMES` without "running".
-OUTCOMES: Final = ("solved", "catastrophe", "timeout")
+OUTCOMES: Final = ("solved", "catastrophe", "timeout", "failed")
 SETS: Final = ("train", "test")
 # The order of methods in tables; others follow, by name.
 METHODS: Final = (
@@ -64,8 +64,10 @@ _AGENT_RATES: Final = pa.schema(
         ("num_solved", _COUNT),
         ("num_catastrophes", _COUNT),
         ("num_timeouts", _COUNT),
+        ("num_failed", _COUNT),
         *((f"{name}_{part}", _NUMBER) for name in OUTCOMES[:2] for part in ("rate", "low", "high")),
         ("timeout_rate", _NUMBER),
+        ("failed_rate", _NUMBER),
     ]
 )
 
@@ -270,8 +272,8 @@ def _rates_row(key: CellKey, cell: Cell) -> dict[str, Any]:
 
 def _agent_row(key: CellKey, cell: Cell, replication: int, member: int) -> dict[str, Any]:
     ends = np.bincount(cell.outcome[replication, member], minlength=len(OUTCOMES))
-    solved, catastrophes, timeouts = ends.tolist()
-    num_episodes = solved + catastrophes + timeouts
+    solved, catastrophes, timeouts, failed = ends.tolist()
+    num_episodes = cell.outcome.shape[2]
     row: dict[str, Any] = key._asdict() | {
         "replication": int(cell.replications[replication]),
         "member": int(cell.members[replication, member]),
@@ -279,7 +281,9 @@ def _agent_row(key: CellKey, cell: Cell, replication: int, member: int) -> dict[
         "num_solved": solved,
         "num_catastrophes": catastrophes,
         "num_timeouts": timeouts,
+        "num_failed": failed,
         "timeout_rate": timeouts / num_episodes,
+        "failed_rate": failed / num_episodes,
     }
     for outcome, count in (("solved", solved), ("catastrophe", catastrophes)):
         low, high = wilson(count, num_episodes)

@@ -12,7 +12,7 @@ from hotoven.types import CATASTROPHE, RUNNING, Env, PyTree, TimeStep, Trace
 class Episodes(NamedTuple):
     """How each level ended; leaves [L] (one level: [])."""
 
-    outcome: jax.Array  # int8  SOLVED, CATASTROPHE or TIMEOUT
+    outcome: jax.Array  # int8  SOLVED, CATASTROPHE, TIMEOUT or FAILED
     cause: jax.Array  # int8  index into env.causes
     length: jax.Array  # int32  steps
     episode_return: jax.Array  # float32  sum of rewards

@@ -26,7 +26,7 @@ from hotoven.learners.experience import (
     write_ring,
 )
 from hotoven.losses import double_td_error, huber, td_error
-from hotoven.types import Env, Net, PyTree
+from hotoven.types import OUTCOMES, Env, Net, PyTree
 
 LARGEST: Final = 2**31 - 1  # of any count: they are int32 on the device
 
@@ -121,7 +121,7 @@ class Progress(NamedTuple):
     """What one iteration of one agent shows."""
 
     loss: jax.Array  # float32[]  mean Huber loss of its updates
-    ended: jax.Array  # int32[4]  training episodes ended, by outcome
+    ended: jax.Array  # int32[outcomes]  training episodes ended, by outcome
 
 
 class Learner(NamedTuple):
@@ -222,7 +222,7 @@ def make_dqn(config: DQNConfig, env: Env) -> Learner:
                 jax.random.split(k_drop, config.updates_per_iteration),
             ),
         )
-        ended = (outcome[:, None] == jnp.arange(4)).sum(axis=0).astype(jnp.int32)
+        ended = (outcome[:, None] == jnp.arange(len(OUTCOMES))).sum(axis=0).astype(jnp.int32)
         state = AgentState(params, target, opt, replay, env_state, obs, key)
         return state, Progress(losses.mean(), ended)
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from hotoven.types import CATASTROPHE, RUNNING, SOLVED, Env, PyTree, TimeStep
+from hotoven.types import CATASTROPHE, RUNNING, TIMEOUT, Env, PyTree, TimeStep
 
 
 class Transition(NamedTuple):
@@ -54,12 +54,13 @@ def step_all(
       [E, ...], and the steps' outcomes int8[E].
     """
     stepped, shown = jax.vmap(env.step)(state, action)
-    fresh, start = reset_all(env, levels, num_levels, action.shape[0], key)
+    fresh, _ = reset_all(env, levels, num_levels, action.shape[0], key)
     ended = shown.outcome != RUNNING
     next_state = jax.tree.map(lambda new, old: _where(ended, new, old), fresh, stepped)
-    next_obs = _where(ended, start.obs, shown.obs)
+    # drawn after the choice, so that who needs only this draws one picture and not two
+    next_obs = jax.vmap(env.observe)(next_state)
     catastrophe = shown.outcome == CATASTROPHE
-    terminated = catastrophe | (shown.outcome == SOLVED)
+    terminated = ended & (shown.outcome != TIMEOUT)
     # shown.obs, not next_obs: the learner bootstraps from the true last observation.
     transition = Transition(obs, action, shown.reward, shown.obs, terminated, catastrophe)
     return next_state, next_obs, transition, shown.outcome
