@@ -1,10 +1,17 @@
 """Settings that hold for every test."""
 
+import os
+import tempfile
+
 import jax
 from hypothesis import settings
 
 # Two devices, as on a machine with two cores: agents are spread over them.
 jax.config.update("jax_num_cpu_devices", 2)
+
+# Levels are kept for this run of the tests alone; processes that tests start share them.
+_LEVELS = tempfile.TemporaryDirectory(prefix="hotoven-levels-")
+os.environ["HOTOVEN_CACHE"] = _LEVELS.name
 
 # No deadline: a first call compiles. Derandomised: a failure on one machine is one on another.
 settings.register_profile("hotoven", deadline=None, derandomize=True)

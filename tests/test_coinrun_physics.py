@@ -9,15 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from coinruns import DOWN, LEFT, NOTHING, RIGHT, UP, hand_made, one_level, walk
 from hotoven.envs.coinrun import physics, verify
 from hotoven.envs.coinrun.level import (
     MODES,
     MONSTER,
-    Blueprint,
-    Level,
     Pile,
     Thing,
-    blueprint,
     pack,
 )
 from hotoven.envs.coinrun.level import generate as generate_levels
@@ -38,8 +36,6 @@ from hotoven.envs.coinrun.physics import (
 from hotoven.envs.coinrun.verify import Recording, compare_runs, read
 
 DATA = Path(__file__).parent / "data" / "coinrun"
-LEFT, NOTHING, UP, RIGHT = 1, 4, 5, 7
-DOWN = 3
 
 both_modes = pytest.mark.parametrize("mode", MODES)
 all_steps = jax.jit(jax.vmap(step))
@@ -161,22 +157,7 @@ def test_each_value_is_rounded_before_the_next_operation():
     np.testing.assert_array_equal(merge_me(whole), (whole + np.float32(1)) + TALL)
 
 
-# On levels made by hand: a floor one cell high from column 1 to 4, and whatever is put on it
-
-
-def hand_made(things: list[Thing] | None = None, piles: list[Pile] | None = None) -> Blueprint:
-    """Easy level 0 with other things."""
-    return blueprint(0, "easy")._replace(things=things or [], piles=piles or [])
-
-
-def one_level(plan: Blueprint) -> Level:
-    return jax.tree.map(lambda leaf: leaf[0], pack([plan]))
-
-
-def walk(state: State, *actions: int) -> State:
-    for action in actions:
-        state = step(state, np.int32(action))
-    return state
+# On levels made by hand
 
 
 def test_an_agent_on_a_crate_stays_on_it_at_every_height():
@@ -244,9 +225,29 @@ def test_a_tie_of_speeds_is_broken_by_the_levels_own_bit():
     for bit in (0, 1):
         word = np.uint32(bit << 5)
         tied = state._replace(level=level._replace(ties=level.ties * 0 + word))
-        assert bool(physics._side_first(tied, speed, -speed, still, no)) == (bit == 0)
-        assert bool(physics._side_first(tied, speed, -speed, still + 1, no))
-        assert not bool(physics._side_first(tied, speed, -speed, still, ~no))
+        for vx, vy, push, lifts, expected in (
+            (speed, -speed, still, no, (bit == 0, True)),
+            (speed, -speed, still + 1, no, (True, False)),
+            (speed, -speed, still, ~no, (False, False)),
+            (speed, 2 * speed, still, no, (False, False)),
+            (0 * speed, 0 * speed, still, no, (bit == 0, False)),  # nothing to put in order
+        ):
+            found = physics._side_first(tied, vx, vy, push, lifts)
+            assert tuple(map(bool, found)) == expected
+
+
+def test_steps_that_a_bit_decided_are_counted():
+    # At rest in the air and falling; then sideways as fast as down.
+    state = reset(one_level(hand_made()))._replace(x=jnp.float32(3), y=jnp.float32(8))
+    assert int(walk(state, NOTHING).num_ties) == 0
+    fall = float(walk(state, NOTHING).vy)
+    keep = physics.KEEP_AIR
+    sideways = next(
+        vx
+        for vx in np.float32(fall / keep) + np.arange(-4, 5, dtype=np.float32) * np.float32(2**-25)
+        if np.float32(vx * keep) == np.float32(fall)
+    )
+    assert int(walk(state._replace(vx=jnp.float32(sideways)), NOTHING).num_ties) == 1
 
 
 # Ends

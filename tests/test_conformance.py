@@ -22,6 +22,11 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
         {"max_steps": 1, "visibility": "full", "min_distance": 1},
         {"max_steps": 12, "visibility": "full", "view": "egocentric", "height": 6},
     ],
+    "coinrun": [
+        {"max_steps": 100},
+        {"max_steps": 300, "obs": "symbolic"},
+        {"max_steps": 200, "obs": "symbolic", "mode": "easy", "dangers": ("lava",)},
+    ],
 }
 CASES = [(name, own) for name in ENVS for own in SETTINGS.get(name, [{"max_steps": 12}])]
 
@@ -101,13 +106,19 @@ def test_one_level_alone_is_played_as_in_a_compiled_batch(played: Played):
             assert_same((state, shown), one((played.states, played.shown), i, t))
 
 
+def test_an_observation_is_that_of_the_state_it_comes_with(played: Played):
+    states, shown = one(played.states, 0), one(played.shown, 0)
+    assert_same(jax.jit(jax.vmap(played.env.observe))(states), shown.obs)
+    assert shown.obs.min() >= 0 and shown.obs.max() <= played.env.obs_high
+
+
 def test_an_episode_starts_running(played: Played):
     assert (played.start.outcome == RUNNING).all()
     assert (played.start.cause == 0).all()
     assert (played.start.reward == 0.0).all()
 
 
-def test_every_outcome_is_one_of_four_and_is_kept_after_the_end(played: Played):
+def test_every_outcome_is_a_known_one_and_is_kept_after_the_end(played: Played):
     outcome = played.shown.outcome
     assert set(np.unique(outcome)) <= set(range(len(OUTCOMES)))
     ended = outcome[:, :-1] != RUNNING

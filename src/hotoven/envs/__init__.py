@@ -2,10 +2,11 @@
 
 from typing import Any
 
+from hotoven.envs.coinrun.env import CoinRun
 from hotoven.envs.lavagrid import LavaGrid
 from hotoven.types import Env
 
-ENVS: dict[str, type] = {"lavagrid": LavaGrid}
+ENVS: dict[str, type] = {"lavagrid": LavaGrid, "coinrun": CoinRun}
 
 
 def make(name: str, **settings: Any) -> Env:

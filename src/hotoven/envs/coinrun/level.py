@@ -408,6 +408,35 @@ def cells(columns: np.ndarray, coin: np.ndarray) -> np.ndarray:
     return grid
 
 
+def to_ascii(level: Level) -> str:
+    """One level as text, from above; the rows over its highest thing and the rock behind its coin
+    are left out.
+
+    `#` rock, `L` lava, `o` saw, `X` crate, `<` and `>` monsters by their first direction, `C` coin,
+    `A` agent at the start.
+    """
+    layout = level.layout
+    grid = cells(np.asarray(layout.columns), np.asarray(layout.coin))  # [y, x]
+    text = np.full(grid.shape, ".")
+    for code, mark in ((TOP, "#"), (MID, "#"), (LAVA, "L"), (LAVA_TOP, "L"), (COIN, "C")):
+        text[grid == code] = mark
+    columns = np.asarray(layout.columns)
+    top = _field(columns, TOP_BITS)
+    for x in range(SIZE):
+        if _field(columns[x], SAW_BITS):
+            text[top[x], x] = "o"
+        pile = max(_field(columns[x], FIRST_BITS), _field(columns[x], SECOND_BITS))
+        text[top[x] : top[x] + pile, x] = "X"
+    monsters = Monsters(*(np.asarray(leaf) for leaf in layout.monsters))
+    for x, y, direction in zip(monsters.column, monsters.row, monsters.direction, strict=True):
+        if direction:
+            text[y, x] = "<>"[direction - 1]
+    text[1, 1] = "A"
+    end = int(layout.coin[0]) + 2
+    highest = int(np.flatnonzero((text[:-1, 1 : end - 1] != ".").any(axis=1)).max())
+    return "\n".join("".join(row[:end]) for row in text[highest + 1 :: -1])
+
+
 def _pack_columns(grids: np.ndarray, blueprints: list[Blueprint]) -> np.ndarray:
     """uint32[L, 64] of cell codes [L, y, x] and of the saws and crates of the same levels."""
     rock = (grids == MID) | (grids == TOP)

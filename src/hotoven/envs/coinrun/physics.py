@@ -53,6 +53,7 @@ HALF: Final = np.float32(0.5)  # half the width of everything, half the height o
 TALL: Final = np.float32(0.5787)  # half the agent's height
 GRAVITY: Final = np.float32(0.2)
 JUMP: Final = np.float32(1.5)  # also the largest vertical speed
+MAX_SPEED: Final = np.float32(0.5)  # sideways
 AIR_MIX: Final = np.float32(0.2) * np.float32(0.15)  # a product: one bit above the literal 0.03
 KEEP_GROUND, KEEP_AIR = np.float32(1) - np.float32(0.2), np.float32(1) - AIR_MIX
 PUSH_GROUND, PUSH_AIR = np.float32(0.2) * HALF, AIR_MIX * HALF
@@ -95,6 +96,7 @@ class State(NamedTuple):
     monster_x: jax.Array  # float32[MAX_MONSTERS]
     monster_vx: jax.Array  # float32[MAX_MONSTERS]
     num_steps: jax.Array  # int32[]
+    num_ties: jax.Array  # int32[]  steps in which a random bit of the level decided
     ends: jax.Array  # uint8[]  END_* bits of the last step; 0 while the episode goes on
 
 
@@ -136,6 +138,7 @@ def reset(level: Level) -> State:
         monster_x=monsters.column.astype(jnp.float32) + HALF,
         monster_vx=jnp.where(direction > 0, speed, np.float32(0)),
         num_steps=jnp.int32(0),
+        num_ties=jnp.int32(0),
         ends=jnp.uint8(0),
     )
 
@@ -158,12 +161,12 @@ def step(state: State, action: jax.Array) -> State:
 
     # A crate is a floor for whoever was above it when the step began, while the agent falls.
     falls = (vy < 0) & ~drops
-    monster_x, monster_vx, on_crate = _once(
+    monster_x, monster_vx, on_crate = once(
         lambda: _move_monsters(layout.monsters, state.monster_x, state.monster_vx, falls, state.y),
         (state.monster_x, state.monster_vx, jnp.bool_(False)),
     )
     near, crates = _near(words, first, vx, falls, state.y)
-    side_first = _side_first(state, vx, vy, push, jumps | drops)
+    side_first, tied = _side_first(state, vx, vy, push, jumps | drops)
     x, y, vx, vy, landed = _move_agent(near, crates, state.x, state.y, vx, vy, side_first)
     ends = _ends(layout, near, x, y, monster_x, num_steps)
 
@@ -183,8 +186,14 @@ def step(state: State, action: jax.Array) -> State:
         monster_x=keep(monster_x, state.monster_x),
         monster_vx=keep(monster_vx, state.monster_vx),
         num_steps=keep(num_steps, state.num_steps),
+        num_ties=keep(state.num_ties + tied.astype(jnp.int32), state.num_ties),
         ends=keep(ends, state.ends),
     )
+
+
+def supported(state: State) -> jax.Array:
+    """bool[]: whether the agent can push off and jump in the step that comes."""
+    return _support(state, *_columns(state.level.layout, state.x))
 
 
 def cause(ends: jax.Array) -> jax.Array:
@@ -206,7 +215,7 @@ def _rounded(value: jax.Array) -> jax.Array:
     return jnp.minimum(value, np.float32(2**20))
 
 
-def _once(
+def once(
     compute: Callable[[], tuple[jax.Array, ...]], like: tuple[jax.Array, ...]
 ) -> tuple[jax.Array, ...]:
     """What `compute` returns, computed once; `like` has the same shapes and types.
@@ -370,13 +379,19 @@ def _near(
 
 def _side_first(
     state: State, vx: jax.Array, vy: jax.Array, push: jax.Array, lifts: jax.Array
-) -> jax.Array:
-    """bool[]: whether the agent moves sideways before it moves up or down, in every sub-step."""
+) -> tuple[jax.Array, jax.Array]:
+    """Whether the agent moves sideways before it moves up or down, and whether a bit decided that.
+
+    Both bool[]; the order is that of every sub-step.
+    """
     word = state.level.ties[jnp.minimum(state.num_steps, MAX_STEPS - 1) >> 5]
     odd = (word >> (state.num_steps & 31).astype(jnp.uint32)) & 1
     across, along = jnp.abs(vx), jnp.abs(vy)
-    faster = jnp.where(across == along, odd == 0, across > along)
-    return (faster | (push != 0)) & ~lifts
+    ties = across == along
+    faster = jnp.where(ties, odd == 0, across > along)
+    # at rest there is nothing to put in order
+    tied = ties & (along > 0) & (push == 0) & ~lifts
+    return (faster | (push != 0)) & ~lifts, tied
 
 
 def _move_agent(

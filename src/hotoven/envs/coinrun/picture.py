@@ -34,13 +34,14 @@ from hotoven.envs.coinrun.physics import (
     END_SAW,
     HALF,
     JUMP,
+    MAX_SPEED,
     TALL,
     State,
 )
 
 SPAN: Final = 13  # cells that a picture is wide and high
 OBS_SIZE: Final = 64  # pixels that an observation is wide and high
-SPEED: Final = np.float32(0.5)  # the agent's largest speed sideways
+PERIOD: Final = 10  # steps after which what moves by the clock has come round
 SQUARE: Final = 0.2  # side of a velocity square, as a share of the picture's
 
 # The same in every level.
@@ -359,7 +360,7 @@ def _velocity(state: State, size: int) -> list[_Layer]:
     pixel = np.repeat(np.arange(size), 3) + 0.5
     rows = jnp.asarray(np.arange(size) + 0.5 < side)
     layers = []
-    for place, (speed, largest) in enumerate(((state.vx, SPEED), (state.vy, JUMP))):
+    for place, (speed, largest) in enumerate(((state.vx, MAX_SPEED), (state.vy, JUMP))):
         own = (pixel >= place * side) & (pixel < (place + 1) * side)
         grey = _byte(speed / (np.float32(2) * largest) + HALF)
         ink = jnp.broadcast_to(grey, pixel.shape)
