@@ -204,13 +204,15 @@ def test_a_frame_is_drawn_only_when_asked_for():
     ("settings", "message"),
     [
         ({"hight": 5}, "settings of lavagrid must be among height, width, .*scale, got hight"),
-        ({"env_name": "ovengrid"}, "env_name must be one of lavagrid, got 'ovengrid'"),
+        ({"env_name": "ovengrid"}, "env_name must be one of lavagrid, coinrun, got 'ovengrid'"),
         ({"radius": 0}, "radius must be at least 1, got 0"),
         ({"num_levels": 0}, "at least one level is needed, got none"),
         ({"level_ids": []}, "at least one level is needed, got none"),
         ({"level_ids": [-1]}, "level ids must not be negative, got -1"),
         ({"level_ids": [1], "num_levels": 1}, "only one of .* got level_ids and num_levels"),
         ({"level_set": THREE}, r"lavagrid levels with arrays int8\[5, 5\] .* got .*int8\[1, 4\]"),
+        ({"only": ("shortest",)}, "only must name facts among none of lavagrid, got shortest"),
+        ({"only": ("has_lava",), "level_ids": [1]}, "only goes with num_levels"),
         ({"render_mode": "ansi"}, "render_mode must be None or 'rgb_array', got 'ansi'"),
     ],
 )
@@ -453,3 +455,32 @@ def test_the_vector_form_draws_one_frame_per_environment():
     assert frames is not None
     assert [frame.shape for frame in frames] == [(8, 32, 3)] * 3
     assert three("NextStep")[0].render() is None
+
+
+# CoinRun
+
+
+@pytest.mark.parametrize("obs", ["pixels", "symbolic"])
+def test_gymnasiums_own_checker_finds_nothing_in_coinrun(obs: str):
+    env = gymnasium.make("hotoven/CoinRun-v0", num_levels=5, obs=obs, render_mode="rgb_array")
+    check_env(env.unwrapped)
+
+
+def test_coinrun_is_played_side_by_side_on_levels_that_can_kill():
+    envs = gymnasium.make_vec(
+        "hotoven/CoinRun-v0",
+        num_envs=3,
+        vectorization_mode="vector_entry_point",
+        num_levels=8,
+        obs="symbolic",
+        mode="easy",
+        only=("has_saw",),
+    )
+    obs, info = envs.reset(seed=0)
+    assert obs.shape == (3, 13, 13, 13)
+    assert envs.unwrapped.level_set.facts["has_saw"].all()
+    obs, reward, terminated, truncated, info = envs.step(np.array([7, 8, 4]))
+    assert set(info["level_id"]) <= set(envs.unwrapped.level_set.ids)
+    assert not terminated.any() and not truncated.any() and (reward == 0).all()
+    with pytest.raises(ValueError, match="actions must be from 0 to 14"):
+        envs.step(np.array([15, 0, 0]))

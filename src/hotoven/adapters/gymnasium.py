@@ -6,19 +6,19 @@ form):
 
 | key | type | meaning |
 |---|---|---|
-| outcome | str | how the episode stands: running, solved, catastrophe or timeout |
+| outcome | str | how the episode stands: running, solved, catastrophe, timeout or failed |
 | cause | str | what ended it, e.g. "lava"; "" while running |
 | catastrophe | bool | True on the step that is the catastrophe |
 | cost | float | 1.0 on that step, else 0.0 |
 | level_id | int | the id of the level played |
 
-SOLVED and CATASTROPHE are `terminated`, TIMEOUT is `truncated`.
+TIMEOUT is `truncated`, every other end is `terminated`.
 """
 
 import dataclasses
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import gymnasium
 import jax
@@ -31,10 +31,11 @@ from gymnasium.vector.utils import batch_space
 
 from hotoven.envs import ENVS, make
 from hotoven.levels import make_levels, split
-from hotoven.types import CATASTROPHE, OUTCOMES, SOLVED, TIMEOUT, Env, LevelSet, PyTree, TimeStep
+from hotoven.types import CATASTROPHE, OUTCOMES, RUNNING, TIMEOUT, Env, LevelSet, PyTree, TimeStep
 
 DEFAULT_NUM_LEVELS: Final = 200
 METADATA: Final[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 6}
+DEFAULT_SCALE: Final = 24  # pixels per cell of a rendered frame
 # Keywords of both classes besides an environment's own settings.
 ADAPTER_SETTINGS: Final = (
     "render_mode",
@@ -42,27 +43,21 @@ ADAPTER_SETTINGS: Final = (
     "level_ids",
     "num_levels",
     "level_seed",
+    "only",
     "scale",
 )
 
-
-class Registration(NamedTuple):
-    """How Gymnasium knows an environment."""
-
-    gymnasium_id: str
-    obs_high: int  # largest value in an observation; the smallest is 0
-
-
-REGISTERED: Final = {"lavagrid": Registration("hotoven/LavaGrid-v0", obs_high=1)}
+# How Gymnasium knows our environments.
+REGISTERED: Final = {"lavagrid": "hotoven/LavaGrid-v0", "coinrun": "hotoven/CoinRun-v0"}
 
 
 def register() -> None:
     """Registers every environment of `REGISTERED` with Gymnasium; a second call changes nothing."""
-    for env_name, registration in REGISTERED.items():
-        if registration.gymnasium_id in gymnasium.registry:
+    for env_name, gymnasium_id in REGISTERED.items():
+        if gymnasium_id in gymnasium.registry:
             continue
         gymnasium.register(
-            registration.gymnasium_id,
+            gymnasium_id,
             entry_point="hotoven.adapters.gymnasium:GymnasiumEnv",
             vector_entry_point="hotoven.adapters.gymnasium:GymnasiumVectorEnv",
             kwargs={"env_name": env_name},
@@ -84,6 +79,8 @@ class GymnasiumEnv(gymnasium.Env[np.ndarray, np.int64]):
       num_levels: in place of both, the first levels of the training set of `level_seed`; 200 when
         nothing is given.
       level_seed: which training set.
+      only: names of yes-or-no facts: with `num_levels`, levels for which one of them holds, e.g.
+        CoinRun's ("has_lava", "has_saw", "has_monster"), all that can kill.
       scale: pixels per cell of a rendered frame.
       settings: the environment's own, e.g. height=7.
 
@@ -102,12 +99,15 @@ class GymnasiumEnv(gymnasium.Env[np.ndarray, np.int64]):
         level_ids: Sequence[int] | np.ndarray | None = None,
         num_levels: int | None = None,
         level_seed: int = 0,
-        scale: int = 24,
+        only: Sequence[str] = (),
+        scale: int = DEFAULT_SCALE,
         **settings: Any,
     ) -> None:
         _check_render_mode(render_mode)
         self.env = _make_env(env_name, settings)
-        self.level_set = _choose_levels(self.env, level_set, level_ids, num_levels, level_seed)
+        self.level_set = _choose_levels(
+            self.env, level_set, level_ids, num_levels, level_seed, only
+        )
         self.observation_space = _observation_space(self.env, self.level_set)
         self.action_space = spaces.Discrete(self.env.num_actions)
         self.render_mode = render_mode
@@ -137,8 +137,8 @@ class GymnasiumEnv(gymnasium.Env[np.ndarray, np.int64]):
             raise ValueError(f"action must be from 0 to {self.env.num_actions - 1}, got {action!r}")
         self._state, shown = _step_one(self.env, self._state, np.int32(action))
         shown = jax.device_get(shown)
-        terminated = int(shown.outcome) in (SOLVED, CATASTROPHE)
         truncated = int(shown.outcome) == TIMEOUT
+        terminated = int(shown.outcome) != RUNNING and not truncated
         return np.array(shown.obs), float(shown.reward), terminated, truncated, self._info(shown)
 
     def render(self) -> np.ndarray | None:
@@ -194,14 +194,17 @@ class GymnasiumVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         level_ids: Sequence[int] | np.ndarray | None = None,
         num_levels: int | None = None,
         level_seed: int = 0,
-        scale: int = 24,
+        only: Sequence[str] = (),
+        scale: int = DEFAULT_SCALE,
         **settings: Any,
     ) -> None:
         if num_envs < 1:
             raise ValueError(f"num_envs must be at least 1, got {num_envs}")
         _check_render_mode(render_mode)
         self.env = _make_env(env_name, settings)
-        self.level_set = _choose_levels(self.env, level_set, level_ids, num_levels, level_seed)
+        self.level_set = _choose_levels(
+            self.env, level_set, level_ids, num_levels, level_seed, only
+        )
         self.autoreset_mode = _autoreset_mode(autoreset_mode)
         self.metadata = {**METADATA, "autoreset_mode": self.autoreset_mode}
         self.num_envs = num_envs
@@ -247,9 +250,9 @@ class GymnasiumVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         if self.autoreset_mode == AutoresetMode.NEXT_STEP and were_ended.any():
             self._start(were_ended, None)
         shown = jax.device_get(self._shown)
-        terminated = (shown.outcome == SOLVED) | (shown.outcome == CATASTROPHE)
+        self._ended = shown.outcome != RUNNING
         truncated = shown.outcome == TIMEOUT
-        self._ended = terminated | truncated
+        terminated = self._ended & ~truncated
 
         infos: dict[str, Any] = {}
         first = last = shown
@@ -415,17 +418,20 @@ def _choose_levels(
     level_ids: Sequence[int] | np.ndarray | None,
     num_levels: int | None,
     level_seed: int,
+    only: Sequence[str],
 ) -> LevelSet:
     given = {"level_set": level_set, "level_ids": level_ids, "num_levels": num_levels}
     named = [name for name, value in given.items() if value is not None]
     if len(named) > 1:
         raise ValueError(f"only one of {', '.join(given)} is allowed, got {' and '.join(named)}")
+    if only and (level_set is not None or level_ids is not None):
+        raise ValueError("only goes with num_levels; level_set and level_ids are chosen already")
     if level_set is None:
         if level_ids is not None:
             level_set = make_levels(env, np.asarray(level_ids, np.int64))
         else:
             count = DEFAULT_NUM_LEVELS if num_levels is None else num_levels
-            level_set = split(env, count, 0, 0, level_seed).train
+            level_set = split(env, count, 0, 0, level_seed, only).train
     if len(level_set) < 1:
         raise ValueError("at least one level is needed, got none")
     pattern, _ = env.generate(np.zeros(0, np.int64))
@@ -445,8 +451,7 @@ def _shapes(levels: PyTree) -> str:
 def _observation_space(env: Env, level_set: LevelSet) -> spaces.Box:
     level = jax.tree.map(lambda leaf: leaf[0], level_set.levels)
     _, shown = jax.eval_shape(env.reset, level)
-    high = REGISTERED[env.name].obs_high
-    return spaces.Box(0, high, env.obs_shape, np.dtype(shown.obs.dtype).type)
+    return spaces.Box(0, env.obs_high, env.obs_shape, np.dtype(shown.obs.dtype).type)
 
 
 def _chosen_levels(
