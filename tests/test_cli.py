@@ -26,7 +26,7 @@ LAVAGRID = "reproduce lavagrid"
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("explode", "one of reproduce, train, evaluate, figures, levels, bench, got 'explode'"),
+        ("explode", "one of reproduce, train, evaluate, figures, levels, verify, bench, got 'explode'"),
         ("reproduce", "lavagrid"),
         ("reproduce pacman", "lavagrid"),
         (f"{LAVAGRID} --preset slow", "quick, full, got 'slow'"),
@@ -102,7 +102,7 @@ def test_help_lists_every_setting_with_a_help_line(capsys, monkeypatch, name):
 def test_levels_show_draws_them(capsys):
     assert cli.main(["levels", "show", "lavagrid", "--num-levels", "2"]) == 0
     out = capsys.readouterr().out
-    assert len(re.findall(r"^level \d+, shortest path \d+ steps$", out, re.MULTILINE)) == 2
+    assert len(re.findall(r"^level \d+: shortest \d+$", out, re.MULTILINE)) == 2
     maps = [block.splitlines()[1:] for block in out.strip().split("\n\n")]
     for drawn in maps:
         assert [len(row) for row in drawn] == [5] * 5

@@ -1,4 +1,4 @@
-"""The command line: reproduce, train, evaluate, figures, levels, bench.
+"""The command line: reproduce, train, evaluate, figures, levels, verify, bench.
 
 Commands and their settings are frozen dataclasses read by tyro, which only this module imports.
 Bad input ends with one line on standard error and exit code 2.
@@ -16,18 +16,19 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, cast, get_args, get_origin, get_type_hints
 
 import jax
-import numpy as np
 import tyro
 
 from hotoven import bench, levels, runs
 from hotoven.agents import TrainingDiverged
 from hotoven.devices import use_every_core
+from hotoven.envs.coinrun.env import CoinRun
+from hotoven.envs.coinrun.verify import verify
 from hotoven.envs.lavagrid import LavaGrid
-from hotoven.envs.lavagrid_levels import Level, to_ascii
 from hotoven.evaluation import findings
 from hotoven.studies import lavagrid
 
 Study = Literal["lavagrid"]
+EnvName = Literal["lavagrid", "coinrun"]
 Preset = Literal["quick", "full"]
 
 
@@ -69,11 +70,33 @@ class Levels:
     """Shows, counts or names levels."""
 
     what: tyro.conf.Positional[Literal["show", "count", "hash"]]  # what to print
-    env_name: tyro.conf.Positional[Study] = "lavagrid"  # whose levels
+    env_name: tyro.conf.Positional[EnvName] = "lavagrid"  # whose levels
     role: Literal["train", "validation", "test"] = "test"  # which set
     num_levels: int = 3  # levels of the set (show and hash) or of each set (count)
     level_seed: int = 0  # which levels
+    only: tuple[str, ...] = ()  # facts of which a level must have one, e.g. has_lava has_saw
+
+
+@dataclass(frozen=True)
+class LavaGridLevels(Levels):
+    """Shows, counts or names levels of LavaGrid."""
+
     env: LavaGrid = LavaGrid()  # the environment
+
+
+@dataclass(frozen=True)
+class CoinRunLevels(Levels):
+    """Shows, counts or names levels of CoinRun."""
+
+    env: CoinRun = CoinRun()  # the environment
+
+
+@dataclass(frozen=True)
+class Verify:
+    """Compares an engine with recordings of the game it repeats, bit by bit."""
+
+    env_name: tyro.conf.Positional[Literal["coinrun"]]  # which engine
+    folder: tyro.conf.Positional[Path]  # recordings, in the layout of tests/data/coinrun/README.md
 
 
 @dataclass(frozen=True)
@@ -89,7 +112,8 @@ COMMANDS: dict[str, type] = {
     "train": Train,
     "evaluate": Evaluate,
     "figures": Figures,
-    "levels": Levels,
+    "levels": LavaGridLevels,
+    "verify": Verify,
     "bench": Bench,
 }
 
@@ -101,7 +125,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         command = _parse(arguments)
         if command is not None:
-            _run(command)
+            return _run(command)
     except BrokenPipeError:  # the reader has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -138,6 +162,8 @@ def _parse(arguments: list[str]) -> Any:
     if name not in COMMANDS:
         raise ValueError(f"command must be one of {', '.join(COMMANDS)}, got {name!r}")
     kind = COMMANDS[name]
+    if kind is LavaGridLevels and "coinrun" in rest:
+        kind = CoinRunLevels  # which settings there are hangs on the environment
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
@@ -219,17 +245,21 @@ def _flags(kind: type, prefix: str = "--") -> list[str]:
     return found
 
 
-def _run(command: Any) -> None:
+def _run(command: Any) -> int:
+    """Runs the command; returns the exit code."""
     if isinstance(command, Reproduce):
         _reproduce(command, only_train=isinstance(command, Train))
     elif isinstance(command, Evaluate):
         _evaluate(command)
     elif isinstance(command, Figures):
         _figures(command)
-    elif isinstance(command, Levels):
+    elif isinstance(command, LavaGridLevels | CoinRunLevels):
         _levels(command)
+    elif isinstance(command, Verify):
+        return _verify(command)
     else:
         bench.run(command.what, command.repeats)
+    return 0
 
 
 def _reproduce(command: Reproduce, only_train: bool) -> None:
@@ -320,26 +350,51 @@ def _tell(path: Path, found: list[findings.Finding]) -> None:
     print(f"figures   {path / 'figures'}")
 
 
-def _levels(command: Levels) -> None:
+def _levels(command: LavaGridLevels | CoinRunLevels) -> None:
     counts = {role: 0 for role in levels.ROLES}
     if command.what == "count":
         counts = {role: command.num_levels for role in levels.ROLES}
     counts[command.role] = command.num_levels
     split = levels.split(
-        command.env, counts["train"], counts["validation"], counts["test"], command.level_seed
+        command.env,
+        counts["train"],
+        counts["validation"],
+        counts["test"],
+        command.level_seed,
+        command.only,
     )
     if command.what == "count":
         for role, level_set in split._asdict().items():
-            print(f"{role}: {len(level_set)} levels, {level_set.num_duplicates} duplicates dropped")
+            unfit = f", {level_set.num_unfit} unfit passed over" if command.only else ""
+            print(
+                f"{role}: {len(level_set)} levels, {level_set.num_duplicates} duplicates dropped"
+                f"{unfit}"
+            )
+            for name, fact in level_set.facts.items():
+                if fact.dtype == bool and len(fact):
+                    print(f"  {name} {fact.mean():.1%}")
         return
     chosen = split._asdict()[command.role]
     if command.what == "hash":
         print(levels.set_hash(chosen))
         return
     for index in range(len(chosen)):
-        level = Level(*(np.asarray(leaf[index]) for leaf in chosen.levels))
-        print(f"level {chosen.ids[index]}, shortest path {chosen.facts['shortest'][index]} steps")
-        print(to_ascii(level), end="\n\n")
+        facts = ", ".join(f"{name} {fact[index]}" for name, fact in chosen.facts.items())
+        print(f"level {chosen.ids[index]}: {facts}")
+        one = jax.tree.map(lambda leaf, index=index: leaf[index], chosen.levels)
+        print(command.env.text(one), end="\n\n")
+
+
+def _verify(command: Verify) -> int:
+    """Prints what is identical in each recording; returns 0 if all is, else 1."""
+    code = 0
+    for result in verify(command.folder):
+        steps = f", {result.num_steps} steps" if result.num_steps else ""
+        print(f"{result.what}: {result.identical}/{result.total} identical{steps}", flush=True)
+        if result.first_difference:
+            code = 1
+            print(f"  first difference: {result.first_difference}", flush=True)
+    return code
 
 
 if __name__ == "__main__":
