@@ -2,12 +2,20 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup test reproduce check bench
+# The peers' interpreter: procgen2 has a wheel for no other CPython than 3.11.
+PYTHON311 ?= $(shell $(PYTHON) -c 'import sys; print(sys.executable if sys.version_info[:2] == (3, 11) else "python3.11")')
+
+.PHONY: setup test test-live reproduce check bench
 
 setup: .venv/setup.stamp
 
 test: .venv/dev.stamp
 	$(BIN)/python -m pytest
+
+# The real CoinRun, on levels and actions drawn from SEED, or anew where it is not given.
+test-live: .venv/dev.stamp .venv-peers/procgen2/setup.stamp
+	HOTOVEN_PROCGEN_PYTHON=.venv-peers/procgen2/bin/python HOTOVEN_LIVE_SEED=$(SEED) \
+	  $(BIN)/python -m pytest --capture=no tests/test_coinrun_live.py
 
 reproduce: setup
 	$(BIN)/hotoven reproduce lavagrid --preset quick
@@ -31,6 +39,16 @@ bench: .venv/bench.stamp
 .venv/bench.stamp: pyproject.toml | .venv/created.stamp
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	@touch $@ .venv/setup.stamp
+
+# What ours is compared with lives apart: procgen2 needs numpy 1, jax numpy 2. Without a pip of its own, since that would need ensurepip.
+.venv-peers/%/setup.stamp: benchmarks/peers/%.txt | .venv/created.stamp
+	@$(PYTHON311) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { \
+	  echo "$* needs CPython 3.11; name one with: make $(MAKECMDGOALS) PYTHON311=/path/to/python3.11" >&2; \
+	  exit 1; }
+	rm -rf .venv-peers/$*
+	$(PYTHON311) -m venv --without-pip .venv-peers/$*
+	$(BIN)/python -m pip --python .venv-peers/$*/bin/python install --quiet --requirement $<
+	@touch $@
 
 # Debian's python3 comes without ensurepip, which venv needs; virtualenv brings its own pip.
 .venv/created.stamp:
