@@ -5,7 +5,7 @@ BIN := .venv/bin
 # The peers' interpreter: procgen2 has a wheel for no other CPython than 3.11.
 PYTHON311 ?= $(shell $(PYTHON) -c 'import sys; print(sys.executable if sys.version_info[:2] == (3, 11) else "python3.11")')
 
-.PHONY: setup test test-live reproduce check bench
+.PHONY: setup test test-live reproduce check bench bench-peers
 
 setup: .venv/setup.stamp
 
@@ -28,6 +28,9 @@ check: .venv/dev.stamp
 bench: .venv/bench.stamp
 	for what in env learn evaluate; do $(BIN)/hotoven bench $$what || exit 1; done
 
+# The engines that CoinRun's speed is compared with; hotoven.peers plays them.
+bench-peers: .venv-peers/envpool/setup.stamp .venv-peers/procgen2/setup.stamp
+
 .venv/setup.stamp: pyproject.toml | .venv/created.stamp
 	$(BIN)/python -m pip install --quiet --editable .
 	@touch $@
@@ -40,7 +43,8 @@ bench: .venv/bench.stamp
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	@touch $@ .venv/setup.stamp
 
-# What ours is compared with lives apart: procgen2 needs numpy 1, jax numpy 2. Without a pip of its own, since that would need ensurepip.
+# What ours is compared with lives apart: procgen2 needs numpy 1, jax numpy 2, and procgen2 and
+# envpool different versions of glfw. Without a pip of its own, since that would need ensurepip.
 .venv-peers/%/setup.stamp: benchmarks/peers/%.txt | .venv/created.stamp
 	@$(PYTHON311) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { \
 	  echo "$* needs CPython 3.11; name one with: make $(MAKECMDGOALS) PYTHON311=/path/to/python3.11" >&2; \
