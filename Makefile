@@ -25,8 +25,8 @@ check: .venv/dev.stamp
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-bench: .venv/bench.stamp
-	for what in env learn evaluate; do $(BIN)/hotoven bench $$what || exit 1; done
+bench: .venv/bench.stamp bench-peers
+	for what in env coinrun levels learn evaluate; do $(BIN)/hotoven bench $$what || exit 1; done
 
 # The engines that CoinRun's speed is compared with; hotoven.peers plays them.
 bench-peers: .venv-peers/envpool/setup.stamp .venv-peers/procgen2/setup.stamp

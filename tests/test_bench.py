@@ -1,6 +1,7 @@
 """The benchmarks do what they say, on a small scale. Never how long it took."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -57,7 +58,9 @@ def test_no_turns_are_refused():
 
 
 def test_an_unknown_measurement_is_refused_by_name():
-    with pytest.raises(ValueError, match="what must be one of env, learn, evaluate, got 'speed'"):
+    with pytest.raises(
+        ValueError, match="what must be one of env, coinrun, levels, learn, evaluate, got 'speed'"
+    ):
         bench.run("speed", 1)
 
 
@@ -152,3 +155,36 @@ def test_the_evaluation_benchmark_times_every_method_and_adds_them_up(
     (total,) = result.derived.values()
     np.testing.assert_array_equal(total, sum(result.figures.values()))
     assert result.title == "evaluation of 4 test levels, 2 members"
+
+
+def test_coinrun_is_measured_alone_where_no_peer_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    monkeypatch.chdir(tmp_path)
+    result = bench.coinrun_speed(repeats=1, batch=4, num_steps=2)
+    assert list(result.figures) == ["hotoven, pixels", "hotoven, symbols"]
+    assert result.derived == {}
+    assert [note.split(":")[0] for note in result.notes[:2]] == [
+        "envpool is not measured",
+        "procgen2 is not measured",
+    ]
+    bench.show(result)
+    assert "make bench-peers makes it" in capsys.readouterr().out
+
+
+def test_a_batch_is_spread_over_every_device():
+    shares: list[int] = []
+
+    def make(batch: int, num_steps: int) -> bench.Contestant:
+        shares.append(batch)
+        return bench.Contestant("steps", lambda: float(num_steps))
+
+    turn = bench._on_every_device(make, 5, 3).turn
+    assert shares == [2, 3]  # two devices in these tests
+    assert turn() > 0
+
+
+def test_levels_are_measured_with_what_they_take():
+    result = bench.levels_speed(repeats=1, count=8)
+    assert set(result.figures) == {"made, easy", "made, hard", "test set loaded, hard"}
+    assert result.notes[0].startswith("8 levels in memory: 0.0")

@@ -19,10 +19,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hotoven import levels, runs
+from hotoven import levels, peers, runs
 from hotoven.adapters.gymnasium import GymnasiumEnv
 from hotoven.agents import make_chunk
 from hotoven.devices import at_once, spread
+from hotoven.envs.coinrun import level
+from hotoven.envs.coinrun.env import CoinRun
 from hotoven.envs.lavagrid import LavaGrid
 from hotoven.learners.dqn import DQNConfig, make_dqn
 from hotoven.learners.experience import reset_all, step_all
@@ -187,6 +189,117 @@ def _random_steps(
         return batch * num_steps / (time.perf_counter() - began) / 1e6
 
     return Contestant("million steps/s", turn)
+
+
+# CoinRun
+
+
+def coinrun_speed(
+    repeats: int, batch: int = 1024, num_steps: int = 100, peer_steps: int = 20_000
+) -> Result:
+    """Random steps per second of CoinRun in pixels and in symbols, beside EnvPool and procgen2.
+
+    Hard levels, actions drawn anew for every step, every observation added byte by byte to a total
+    and every reward to another, on all sides. Ours is spread over the devices there are.
+    """
+    pixels, symbols = "hotoven, pixels", "hotoven, symbols"
+    contestants = {
+        name: _on_every_device(partial(_our_steps, env), batch, num_steps)
+        for name, env in ((pixels, CoinRun(obs="pixels")), (symbols, CoinRun(obs="symbolic")))
+    }
+    notes: list[str] = []
+    playing = {}
+    for name in peers.ENGINES:
+        try:
+            playing[name] = peers.Peer(name)
+        except peers.MissingPeer as error:
+            notes.append(f"{name} is not measured: {error}")
+            continue
+        contestants[f"{name}, pixels"] = _peer_steps(playing[name], peer_steps)
+        notes.append(f"{name}: {playing[name].num_envs} environments, its best")
+    try:
+        figures, units = take_turns(contestants, repeats)
+    finally:
+        for peer in playing.values():
+            peer.close()
+    derived = {}
+    for ours, name, aim in (
+        (pixels, "envpool", " (aim: at least 8)"),
+        (symbols, "envpool", " (aim: at least 15)"),
+        (pixels, "procgen2", ""),
+    ):
+        if name in playing:
+            ratio = figures[ours] / figures[f"{name}, pixels"]
+            derived[f"{ours.split()[-1]} / {name}{aim}"] = ratio
+    notes += _memory_notes()
+    title = f"CoinRun, random steps with observations, batch {batch}, {num_steps} steps a turn"
+    return Result(title, figures, units, derived, tuple(notes))
+
+
+def levels_speed(repeats: int, count: int = 1000) -> Result:
+    """Levels of CoinRun made per second, on one core, and seconds to load a set from the cache."""
+    ids = np.arange(count)
+
+    def making(mode: str) -> Contestant:
+        def turn() -> float:
+            began = time.perf_counter()
+            level.generate(ids, mode)
+            return count / (time.perf_counter() - began)
+
+        return Contestant("levels/s", turn)
+
+    def loading() -> float:
+        began = time.perf_counter()
+        levels.split(CoinRun(), 0, 0, count)
+        return time.perf_counter() - began
+
+    contestants = {f"made, {mode}": making(mode) for mode in level.MODES}
+    contestants["test set loaded, hard"] = Contestant("s", loading)
+    figures, units = take_turns(contestants, repeats)
+    test = levels.split(CoinRun(), 0, 0, count).test
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves((test.levels, dict(test.facts))))
+    notes = (
+        f"{count} levels in memory: {size / 1e6:.2f} MB; pictures are computed, not stored",
+        "aims: at least 2000 levels/s; loaded in less than 2 s; below 400 MB",
+    )
+    return Result(f"CoinRun, {count} levels", figures, units, {}, notes)
+
+
+def _on_every_device(
+    make: Callable[[int, int], Contestant], batch: int, num_steps: int
+) -> Contestant:
+    """Contestants with equal shares of the batch, one on each device, that play at once."""
+    shares = spread(batch, jax.local_devices())
+    devices = [device for device, _ in shares]
+    parts = []
+    for device, rows in shares:
+        with jax.default_device(device):
+            parts.append(make(rows.stop - rows.start, num_steps))
+
+    def play(part: Contestant, device: jax.Device) -> float:
+        with jax.default_device(device):
+            return part.turn()
+
+    def turn() -> float:
+        began = time.perf_counter()
+        at_once(play, parts, devices)
+        return batch * num_steps / (time.perf_counter() - began) / 1e6
+
+    return Contestant("million steps/s", turn)
+
+
+def _peer_steps(peer: peers.Peer, num_steps: int) -> Contestant:
+    return Contestant("million steps/s", lambda: peer.play(num_steps) / 1e6)
+
+
+def _memory_notes() -> list[str]:
+    """The most memory that each accelerator held; nothing where that is not known."""
+    known = [(device, device.memory_stats()) for device in jax.local_devices()]
+    return [
+        f"{device.device_kind}: {stats['peak_bytes_in_use'] / 2**20:.0f} MiB at most"
+        for device, stats in known
+        if stats and "peak_bytes_in_use" in stats
+    ]
 
 
 # Learning
@@ -371,6 +484,8 @@ def _playing(play: Callable[[], PyTree]) -> Contestant:
 
 MEASUREMENTS: Final[dict[str, Callable[[int], Result]]] = {
     "env": env_speed,
+    "coinrun": coinrun_speed,
+    "levels": levels_speed,
     "learn": learning_speed,
     "evaluate": evaluation_speed,
 }

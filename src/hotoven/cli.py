@@ -103,7 +103,9 @@ class Verify:
 class Bench:
     """Measures speed beside the peers that are installed, in one process."""
 
-    what: tyro.conf.Positional[Literal["env", "learn", "evaluate"]]  # what to measure
+    what: tyro.conf.Positional[
+        Literal["env", "coinrun", "levels", "learn", "evaluate"]
+    ]  # what to measure
     repeats: int = 5  # timed repetitions; their median is printed
 
 
