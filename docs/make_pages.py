@@ -18,8 +18,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+import jax
+
+from hotoven.adapters.gymnasium import REGISTERED
+from hotoven.envs.coinrun.env import CoinRun
 from hotoven.envs.lavagrid import LavaGrid
-from hotoven.envs.lavagrid_levels import Level, to_ascii
 from hotoven.evaluation.findings import Detail, Finding, to_markdown
 from hotoven.levels import split
 from hotoven.studies.lavagrid import PRESETS, LavaGridStudy
@@ -33,6 +36,16 @@ FIGURES: Final = {
     "against the number of training levels",
     "ensemble": "One unseen state, and the Q-values of every member of the ensemble and their mean",
     "blocker": "One unseen state, and the blocker's probability that each action is catastrophic",
+}
+
+
+# An example setting of each environment, and what the marks of its drawn level mean.
+EXAMPLES: Final = {
+    "lavagrid": ("height=7, width=7", "S start, G goal, L lava, # wall."),
+    "coinrun": (
+        'mode="easy", obs="symbolic"',
+        "A agent at the start, C coin, L lava, o saw, X crate, < and > monsters, # rock.",
+    ),
 }
 
 
@@ -95,9 +108,11 @@ _DERIVED: Final = {
 def pages(root: Path = ROOT) -> dict[Path, str]:
     """What every made or filled page should hold now."""
     readme, differences = root / "README.md", root / "docs" / "differences.md"
+    coinrun = root / "docs" / "coinrun.md"
     front = fill(readme.read_text(), "figures", figures_block(root))
     return {
         root / "docs" / "lavagrid.md": env_page(LavaGrid),
+        coinrun: fill(coinrun.read_text(), "page", env_page(CoinRun)),
         differences: fill(differences.read_text(), "settings", settings_block()),
         readme: fill(front, "findings", findings_block(root)),
     }
@@ -137,7 +152,7 @@ def helps(kind: type) -> dict[str, str]:
     return found
 
 
-def env_page(kind: type[LavaGrid]) -> str:
+def env_page(kind: type[LavaGrid] | type[CoinRun]) -> str:
     """An environment's page: its docstring, its settings and its first test level."""
     told = helps(kind)
     rows = [
@@ -145,7 +160,9 @@ def env_page(kind: type[LavaGrid]) -> str:
         for field in dataclasses.fields(kind)
     ]
     test = split(kind(), num_train=0, num_validation=0, num_test=1).test
-    level = Level(*(leaf[0] for leaf in test.levels))
+    level = jax.tree.map(lambda leaf: leaf[0], test.levels)
+    facts = ", ".join(f"{name} {fact[0]}" for name, fact in test.facts.items())
+    example, marks = EXAMPLES[kind.name]
     lines = [
         MADE,
         f"# {kind.__name__}",
@@ -161,16 +178,15 @@ def env_page(kind: type[LavaGrid]) -> str:
         "## Making one",
         "",
         "```python",
-        f'env = hotoven.make("{kind.name}", height=7, width=7)',
-        'env = gymnasium.make("hotoven/LavaGrid-v0", height=7, width=7)',
+        f'env = hotoven.make("{kind.name}", {example})',
+        f'env = gymnasium.make("{REGISTERED[kind.name]}", {example})',
         "```",
         "",
-        f"The first test level of the default settings, id {test.ids[0]}. Its shortest safe path "
-        f"takes {test.facts['shortest'][0]} steps.",
-        "S start, G goal, L lava, # wall.",
+        f"The first test level of the default settings, id {test.ids[0]}. Its facts: {facts}.",
+        marks,
         "",
         "```text",
-        to_ascii(level),
+        kind().text(level),
         "```",
         "",
     ]

@@ -58,9 +58,7 @@ def test_no_turns_are_refused():
 
 
 def test_an_unknown_measurement_is_refused_by_name():
-    with pytest.raises(
-        ValueError, match="what must be one of env, coinrun, levels, learn, evaluate, got 'speed'"
-    ):
+    with pytest.raises(ValueError, match=r"one of env, coinrun, levels, .*evaluate, got 'speed'"):
         bench.run("speed", 1)
 
 

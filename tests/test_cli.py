@@ -26,10 +26,7 @@ LAVAGRID = "reproduce lavagrid"
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        (
-            "explode",
-            "one of reproduce, train, evaluate, figures, levels, verify, bench, got 'explode'",
-        ),
+        ("explode", "one of reproduce, train, evaluate, .*verify, .*bench, got 'explode'"),
         ("reproduce", "lavagrid"),
         ("reproduce pacman", "lavagrid"),
         (f"{LAVAGRID} --preset slow", "quick, full, got 'slow'"),

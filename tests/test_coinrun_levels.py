@@ -171,6 +171,8 @@ def test_facts_say_what_a_level_holds(mode: str):
     )
     crates = sum(field(levels.layout.columns, bits) for bits in (FIRST_BITS, SECOND_BITS))
     np.testing.assert_array_equal(facts["num_crates"], crates.sum(axis=1))
+    kinds = [facts[name] for name in ("has_lava", "has_saw", "has_monster")]
+    np.testing.assert_array_equal(facts["can_kill"], np.logical_or.reduce(kinds))
     np.testing.assert_array_equal(facts["has_saw"], facts["num_saws"] > 0)
     np.testing.assert_array_equal(facts["has_monster"], facts["num_monsters"] > 0)
     np.testing.assert_array_equal(facts["coin_x"], levels.layout.coin[:, 0])

@@ -74,7 +74,7 @@ class Levels:
     role: Literal["train", "validation", "test"] = "test"  # which set
     num_levels: int = 3  # levels of the set (show and hash) or of each set (count)
     level_seed: int = 0  # which levels
-    only: tuple[str, ...] = ()  # facts of which a level must have one, e.g. has_lava has_saw
+    only: tuple[str, ...] = ()  # facts of which a level must have one, e.g. can_kill
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,7 @@ class GymnasiumEnv(gymnasium.Env[np.ndarray, np.int64]):
         nothing is given.
       level_seed: which training set.
       only: names of yes-or-no facts: with `num_levels`, levels for which one of them holds, e.g.
-        CoinRun's ("has_lava", "has_saw", "has_monster"), all that can kill.
+        CoinRun's ("can_kill",).
       scale: pixels per cell of a rendered frame.
       settings: the environment's own, e.g. height=7.
 

@@ -130,8 +130,8 @@ def generate(ids: np.ndarray, mode: str) -> tuple[Level, Mapping[str, np.ndarray
     """The levels of `ids` (int64[L]; leaves [L, ...]) and facts about them ([L]).
 
     Facts: `seed` is procgen's (see `level_seeds`); `difficulty` 1..3; `num_sections`, `num_pits`,
-    `num_saws`, `num_monsters`, `num_crates`; `has_lava`, `has_saw`, `has_monster`, which tell
-    whether a level can kill, and by what; `coin_x`, `coin_y`, the coin's cell.
+    `num_saws`, `num_monsters`, `num_crates`; `can_kill`, and by what: `has_lava`, `has_saw`,
+    `has_monster`; `coin_x`, `coin_y`, the coin's cell.
 
     Raises:
       ValueError: an id is negative, the mode is unknown, or a level does not fit its arrays.
@@ -147,16 +147,18 @@ def generate(ids: np.ndarray, mode: str) -> tuple[Level, Mapping[str, np.ndarray
         for name, kind in (("saws", SAW), ("monsters", MONSTER), ("crates", CRATE))
     }
     levels = pack(blueprints)
-    lava = _field(levels.layout.columns, LAVA_BITS)
+    lava = (_field(levels.layout.columns, LAVA_BITS) > 0).any(axis=1)
+    saw, monster = counts["saws"] > 0, counts["monsters"] > 0
     facts = {
         "seed": seeds,
         "difficulty": np.array([plan.difficulty for plan in blueprints], np.int32),
         "num_sections": np.array([plan.num_sections for plan in blueprints], np.int32),
         "num_pits": np.array([plan.num_pits for plan in blueprints], np.int32),
         **{f"num_{name}": count.astype(np.int32) for name, count in counts.items()},
-        "has_lava": np.asarray((lava > 0).any(axis=1)),
-        "has_saw": counts["saws"] > 0,
-        "has_monster": counts["monsters"] > 0,
+        "can_kill": lava | saw | monster,
+        "has_lava": lava,
+        "has_saw": saw,
+        "has_monster": monster,
         "coin_x": np.array([plan.coin[0] for plan in blueprints], np.int32),
         "coin_y": np.array([plan.coin[1] for plan in blueprints], np.int32),
     }
