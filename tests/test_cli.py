@@ -5,12 +5,15 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from hotoven import cli, levels
 from hotoven.envs.lavagrid import LavaGrid
 from hotoven.storage import read_json
 from tinystudy import SETTINGS, TIMEOUT, assert_same, finish, results, start, uninterrupted
+
+RECORDED = Path(__file__).parent / "data" / "coinrun"
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +60,7 @@ LAVAGRID = "reproduce lavagrid"
         ("levels show --role exam", "'train', 'validation', 'test'"),
         ("levels show --num-levels -1", "must not be negative, got -1"),
         ("levels hash --level-seed -1", "level seed must be from 0 to 65535, got -1"),
-        ("bench everything", "'env', 'learn', 'evaluate'"),
+        ("bench everything", "'env', 'coinrun', 'levels', 'learn', 'evaluate'"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(capsys, line, said):
@@ -121,6 +124,33 @@ def test_levels_hash_is_the_hash_of_the_set(capsys):
     assert cli.main(line.split()) == 0
     train = levels.split(LavaGrid(height=4), 4, 0, 0, seed=1).train
     assert capsys.readouterr().out == f"{levels.set_hash(train)}\n"
+
+
+# Comparing with recordings
+
+
+def recordings(folder: Path) -> Path:
+    """A folder with the short runs of easy levels."""
+    folder.mkdir()
+    shutil.copy(RECORDED / "levels_easy.npz", folder)
+    shutil.copy(RECORDED / "short_easy.npz", folder)
+    return folder
+
+
+def test_verify_ends_with_0_only_where_every_bit_is_the_same(tmp_path, capsys):
+    folder = recordings(tmp_path / "recorded")
+    assert cli.main(["verify", "coinrun", str(folder)]) == 0
+    assert capsys.readouterr().out == (
+        "easy levels: 400/400 identical\neasy short runs: 4800/4800 identical, 28105 steps\n"
+    )
+    with np.load(folder / "short_easy.npz") as stored:
+        arrays = {name: stored[name] for name in stored.files}
+    arrays["vy"][17] = np.nextafter(arrays["vy"][17], np.float32(9))
+    np.savez(folder / "short_easy.npz", **arrays)
+    assert cli.main(["verify", "coinrun", str(folder)]) == 1
+    out = capsys.readouterr().out
+    assert "easy short runs: 4799/4800 identical" in out
+    assert "first difference: run " in out and "drift: 0 cells at most; 0 runs end" in out
 
 
 # A whole tiny study

@@ -325,6 +325,23 @@ def test_a_single_bit_that_differs_is_found_and_named():
     assert result.first_difference.startswith(f"run 7 (seed {recording['seed'][7]}), step 1: x is")
 
 
+def test_drift_is_measured_up_to_the_first_end_that_differs():
+    recording = some_runs(recorded("traj", "hard"), 12)
+    assert compare_runs(recording, "hard")[-2:] == (0.0, 0)
+    first = int(recording["offset"][3])
+
+    def away(x: np.ndarray) -> None:
+        x[first + 5] += np.float32(0.25)
+        x[first + 40] += np.float32(2)  # after the end that is altered below: not counted
+
+    def end(done: np.ndarray) -> None:
+        done[first + 20] = 1 - done[first + 20]
+
+    result = compare_runs(altered(altered(recording, "x", away), "done", end), "hard")
+    assert (result.drift, result.num_other_ends) == (pytest.approx(0.25, abs=1e-5), 1)
+    assert result.identical == result.total - 1
+
+
 def test_the_sign_of_zero_counts():
     recording = some_runs(recorded("short", "hard"), 40)
     row = int(np.flatnonzero((recording["vy"] == 0) & ~np.signbit(recording["vy"]))[0])

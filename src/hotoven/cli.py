@@ -396,6 +396,12 @@ def _verify(command: Verify) -> int:
         if result.first_difference:
             code = 1
             print(f"  first difference: {result.first_difference}", flush=True)
+            if result.num_steps:
+                print(
+                    f"  drift: {result.drift:.3g} cells at most; "
+                    f"{result.num_other_ends} runs end otherwise",
+                    flush=True,
+                )
     return code
 
 

@@ -147,7 +147,7 @@ def generate(ids: np.ndarray, mode: str) -> tuple[Level, Mapping[str, np.ndarray
         for name, kind in (("saws", SAW), ("monsters", MONSTER), ("crates", CRATE))
     }
     levels = pack(blueprints)
-    lava = (_field(levels.layout.columns, LAVA_BITS) > 0).any(axis=1)
+    lava = np.asarray((_field(levels.layout.columns, LAVA_BITS) > 0).any(axis=1))
     saw, monster = counts["saws"] > 0, counts["monsters"] > 0
     facts = {
         "seed": seeds,

@@ -36,6 +36,10 @@ class Comparison(NamedTuple):
     total: int
     num_steps: int  # steps compared; 0 for levels
     first_difference: str  # "" where there is none
+    drift: float = (
+        0.0  # cells that the agent is away from where it was, at most; see `compare_runs`
+    )
+    num_other_ends: int = 0  # runs in which a step ended an episode on one side only
 
 
 def verify(folder: Path) -> Iterator[Comparison]:
@@ -168,6 +172,9 @@ def compare_runs(
 ) -> Comparison:
     """Plays each recorded trajectory or short run and compares every value after every step.
 
+    Where play differs, the drift is measured up to the first end that is not the same on both
+    sides: what comes after it are other episodes.
+
     Args:
       play_all: (states, actions int32[N, T]) -> what `play` gives, with leaves [N, T, ...].
     """
@@ -207,7 +214,25 @@ def compare_runs(
             f"run {run[step]} (seed {recording['seed'][run[step]]}), step {at[step] + 1}: "
             f"{name} is {ours!s}, recorded {theirs!s}"
         )
-    return Comparison(what, int((~bad).sum()), len(lengths), len(run), first_difference)
+    drift, num_other_ends = _drift(recording, shown, run, at)
+    return Comparison(
+        what, int((~bad).sum()), len(lengths), len(run), first_difference, drift, num_other_ends
+    )
+
+
+def _drift(
+    recording: Recording, shown: Mapping[str, np.ndarray], run: np.ndarray, at: np.ndarray
+) -> tuple[float, int]:
+    """`Comparison.drift` and `Comparison.num_other_ends`; run and at say where each step is."""
+    other = np.zeros(len(run), bool)
+    for name in ("done", "complete"):
+        other |= (recording[name] > 0) != (shown[name][run, at] > 0)
+    runs_with_other = np.unique(run[other])
+    first_other = np.full(int(run[-1]) + 1, len(run))
+    np.minimum.at(first_other, run[other], at[other])
+    alike = at < first_other[run]
+    away = [np.abs(recording[name] - shown[name][run, at])[alike] for name in ("x", "y")]
+    return float(max(values.max(initial=0.0) for values in away)), len(runs_with_other)
 
 
 def _monster_rows(recording: Recording) -> np.ndarray:
