@@ -51,6 +51,24 @@ def start_of(*plans: Blueprint) -> State:
     return jax.device_get(jax.vmap(reset)(pack(list(plans))))
 
 
+# Every coin can be reached
+
+
+@both_modes
+def test_the_coins_of_a_thousand_levels_are_reached_by_stored_ways(mode: str):
+    # Levels without a way known would be listed here. There are none.
+    without = {"easy": [], "hard": []}
+    stored = verify.read(DATA / f"witnesses_{mode}.npz")
+    num_steps = np.diff(stored["offset"])
+    np.testing.assert_array_equal(stored["seed"], np.arange(1000))
+    assert stored["seed"][num_steps == 0].tolist() == without[mode]
+    actions = np.full((len(num_steps), num_steps.max()), NOTHING, np.int8)
+    actions[np.arange(actions.shape[1]) < num_steps[:, None]] = stored["action"]
+    known = num_steps > 0
+    states = starts(stored["seed"][known], mode)
+    assert_each_way_ends_with_the_coin(states, actions[known], num_steps[known])
+
+
 @both_modes
 def test_the_planner_finds_a_way_in_levels_it_was_not_tuned_on(mode: str):
     states = starts(np.arange(50_000, 50_032), mode)
