@@ -22,6 +22,7 @@ from hotoven.envs.coinrun.level import (
     SAW,
     SAW_BITS,
     SECOND_BITS,
+    SIZE,
     TOP_BITS,
     Blueprint,
     Pile,
@@ -189,14 +190,37 @@ def test_easy_levels_have_monsters_in_pits_only():
 
 
 @both_modes
-def test_levels_keep_within_the_bounds_of_their_arrays(mode: str):
-    levels, facts = generate(np.arange(10_000, 12_000), mode)
-    assert facts["num_monsters"].max() <= MAX_MONSTERS
-    assert facts["coin_x"].max() <= 50
-    assert facts["num_sections"].max() == 5
-    top = field(levels.layout.columns, TOP_BITS)
-    assert top[top < 64].max() <= 26
-    crates = [levels.layout.monsters.first_crate, levels.layout.monsters.second_crate]
+def test_ten_thousand_levels_keep_within_the_bounds_of_their_construction(mode: str):
+    # A level that could not be packed would have been an error.
+    levels, facts = generate(np.arange(10_000, 20_000), mode)
+    columns, monsters = levels.layout.columns, levels.layout.monsters
+    assert (facts["num_sections"].min(), facts["num_sections"].max()) == (1, 5)
+    # Five pits of seven columns; two piles of three crates in each of five sections.
+    assert facts["num_saws"].max() <= 35
+    assert facts["num_monsters"].max() <= MAX_MONSTERS == 35
+    assert facts["num_crates"].max() <= 30
+    # The first section starts at column 5 and is at least three wide; five are at most 45.
+    assert 8 <= facts["coin_x"].min() <= facts["coin_x"].max() <= 50
+    # The ground rises from below 20 by 5 at most, and crates are piled three high on it.
+    top = field(columns, TOP_BITS)
+    ground = np.where(top == SIZE, 0, top)
+    assert 20 <= ground.max() <= 24
+    for bits in (FIRST_BITS, SECOND_BITS):
+        height = field(columns, bits)
+        assert (ground + height).max() <= 27
+        assert (top[height > 0] < SIZE).all()
+    # The coin lies on the ground, and all is rock beyond it.
+    coin_x, coin_y = levels.layout.coin.T
+    np.testing.assert_array_equal(top[np.arange(len(top)), coin_x], coin_y)
+    beyond = np.arange(SIZE) > coin_x[:, None]
+    np.testing.assert_array_equal(top == SIZE, beyond | (np.arange(SIZE) == 0))
+    # The agent starts in a shaft four cells wide without any danger.
+    assert (columns[:, 1:5] == 1).all()
+    here = monsters.column != AWAY
+    assert (monsters.column[here] >= 6).all()
+    assert (monsters.row[here] <= 24).all()
+    assert ((monsters.left < monsters.column) & (monsters.column < monsters.right))[here].all()
+    crates = [monsters.first_crate, monsters.second_crate]
     assert any((crate != NOWHERE).any() for crate in crates) == (mode == "hard")
 
 
