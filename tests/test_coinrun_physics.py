@@ -12,6 +12,7 @@ import pytest
 from coinruns import DOWN, LEFT, NOTHING, RIGHT, UP, hand_made, one_level, walk
 from hotoven.envs.coinrun import physics, verify
 from hotoven.envs.coinrun.level import (
+    AWAY,
     MODES,
     MONSTER,
     Pile,
@@ -292,6 +293,53 @@ def test_nothing_changes_after_the_end_and_no_number_is_lost():
     assert (np.asarray(states.ends) != 0).mean() > 0.8
     for leaf in (states.x, states.y, states.vx, states.vy, states.monster_x, states.monster_vx):
         assert np.isfinite(leaf).all()
+
+
+def test_a_million_random_steps_stay_in_bounds_and_every_end_has_one_cause():
+    num_levels, num_steps = 512, 1000
+    parts = [generate_levels(np.arange(num_levels), mode)[0] for mode in MODES]
+    levels = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+    # Every other level is played with all actions alike, the others mostly to the right and up.
+    generator = np.random.default_rng(2)
+    actions = generator.integers(NUM_ACTIONS, size=(num_steps, 2 * num_levels))
+    actions[:, ::2] = generator.choice([LEFT, DOWN, UP, RIGHT, RIGHT, 8, 8], actions[:, ::2].shape)
+
+    @jax.jit
+    def play(levels: Level, actions: jax.Array) -> dict[str, jax.Array]:
+        fresh = jax.vmap(reset)(levels)
+
+        def one(states: State, action: jax.Array) -> tuple[State, dict[str, jax.Array]]:
+            states = jax.vmap(step)(states, action)
+            shown = {name: getattr(states, name) for name in ("x", "y", "vx", "vy", "ends")}
+            shown["cause"] = jax.vmap(cause)(states.ends)
+            shown["num_steps"] = states.num_steps
+            for name in ("monster_x", "monster_vx"):
+                shown[name] = jnp.abs(getattr(states, name)).max(axis=1)
+            done = states.ends != 0
+
+            def restart(new: jax.Array, old: jax.Array) -> jax.Array:
+                return jnp.where(done.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+
+            return jax.tree.map(restart, fresh, states), shown
+
+        return jax.lax.scan(one, fresh, actions)[1]
+
+    shown = jax.device_get(play(levels, actions.astype(np.int32)))
+    # None of these holds for a number that is not one. Rock is entered by a hundredth at most.
+    assert ((shown["x"] > 1.48) & (shown["x"] < 51.52)).all()
+    assert ((shown["y"] > 1 + TALL - 0.012) & (shown["y"] < 63)).all()
+    assert (np.abs(shown["vx"]) <= 0.5).all()
+    assert (np.abs(shown["vy"]) <= 1.5).all()
+    assert (shown["monster_x"] <= AWAY + 0.5).all()
+    assert (shown["monster_vx"] <= np.float32(0.15)).all()
+    # A step ends the episode for reasons known, of which one counts, or not at all.
+    ends, causes = shown["ends"], shown["cause"]
+    assert (ends < 32).all()
+    np.testing.assert_array_equal(causes > 0, ends > 0)
+    ended = ends > 0
+    assert ((ends[ended] >> (causes[ended] - 1)) & 1 == 1).all()
+    np.testing.assert_array_equal((ends & END_TIME) > 0, shown["num_steps"] == MAX_STEPS)
+    assert set(causes.flat) == set(range(len(CAUSES)))
 
 
 def test_dtypes_are_promoted_nowhere_by_accident():
