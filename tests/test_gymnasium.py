@@ -129,13 +129,19 @@ def test_running_out_of_steps_truncates_and_does_not_terminate():
     assert (info["outcome"], info["cause"], info["cost"]) == ("timeout", "timeout", 0.0)
 
 
-def test_a_step_after_the_end_pays_and_costs_as_the_rules_say():
+def test_a_step_after_the_end_changes_nothing_and_neither_pays_nor_costs():
     env = one("SL..")
     env.reset()
-    last = env.step(RIGHT)
-    after = env.step(RIGHT)
-    assert same(after[0], last[0])
-    assert after[1:4] == (0.0, True, False)
+    *last, info = env.step(RIGHT)
+    assert (info["catastrophe"], info["cost"]) == (True, 1.0)
+    for _ in range(2):
+        *after, info = env.step(RIGHT)
+        assert same(after[0], last[0])
+        assert after[1:] == [0.0, True, False]
+        assert (info["outcome"], info["cause"]) == ("catastrophe", "lava")
+        assert (info["catastrophe"], info["cost"]) == (False, 0.0)
+    env.reset()
+    assert env.step(RIGHT)[4]["cost"] == 1.0  # the next episode's own
 
 
 def order_of(env: GymnasiumEnv, seed: int, count: int) -> list[int]:
@@ -422,6 +428,23 @@ def test_disabled_resets_only_what_the_mask_names():
     assert infos["level_id"].tolist() == [102, 100, 102]
     assert infos["outcome"].tolist() == ["running", "catastrophe", "timeout"]
     assert (terminated.tolist(), truncated.tolist()) == ([False, True, False], [False, False, True])
+
+
+@pytest.mark.parametrize("mode", AutoresetMode)
+def test_in_every_mode_a_catastrophe_is_counted_once(mode: AutoresetMode):
+    envs, _ = three(mode)
+    cost, deaths = np.zeros(3), np.zeros(3, int)
+    for _ in range(12):
+        _, rewards, terminated, truncated, infos = envs.step(np.full(3, RIGHT))
+        deaths += rewards == -1.0
+        cost += infos["cost"]
+        if "final_info" in infos:
+            cost += infos["final_info"]["cost"]
+        ended = terminated | truncated
+        if mode == AutoresetMode.DISABLED and ended.any():
+            envs.reset(options={"reset_mask": ended})
+    assert deaths.sum() > 3
+    assert cost.tolist() == deaths.tolist()
 
 
 def test_a_seed_decides_everything_in_the_vector_form():

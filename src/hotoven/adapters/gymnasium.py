@@ -8,8 +8,8 @@ form):
 |---|---|---|
 | outcome | str | how the episode stands: running, solved, catastrophe, timeout or failed |
 | cause | str | what ended it, e.g. "lava"; "" while running |
-| catastrophe | bool | True on the step that is the catastrophe |
-| cost | float | 1.0 on that step, else 0.0 |
+| catastrophe | bool | True on the step that is the catastrophe, not on a step after it |
+| cost | float | 1.0 on that step, else 0.0: the sum of costs is the number of catastrophes |
 | level_id | int | the id of the level played |
 
 TIMEOUT is `truncated`, every other end is `terminated`.
@@ -68,7 +68,7 @@ class GymnasiumEnv(gymnasium.Env[np.ndarray, np.int64]):
     """One environment, each reset on a level drawn uniformly from a level set.
 
     `reset(options={"level": index})` or `{"level_id": id}` chooses the level instead. A step after
-    the end changes nothing and has reward 0.
+    the end changes nothing and has reward 0 and cost 0.
 
     Args:
       env_name: a key of `hotoven.envs.ENVS`.
@@ -114,6 +114,7 @@ class GymnasiumEnv(gymnasium.Env[np.ndarray, np.int64]):
         self._scale = scale
         self._levels = jax.tree.map(jnp.asarray, self.level_set.levels)
         self._index = 0
+        self._ended = False
         self._state: PyTree = None
 
     def reset(
@@ -126,6 +127,7 @@ class GymnasiumEnv(gymnasium.Env[np.ndarray, np.int64]):
             chosen = self.np_random.integers(len(self.level_set), size=1)
         self._index = int(chosen[0])
         self._state, shown = _reset_one(self.env, self._levels, np.int32(self._index))
+        self._ended = False
         shown = jax.device_get(shown)
         return np.array(shown.obs), self._info(shown)
 
@@ -139,7 +141,9 @@ class GymnasiumEnv(gymnasium.Env[np.ndarray, np.int64]):
         shown = jax.device_get(shown)
         truncated = int(shown.outcome) == TIMEOUT
         terminated = int(shown.outcome) != RUNNING and not truncated
-        return np.array(shown.obs), float(shown.reward), terminated, truncated, self._info(shown)
+        info = self._info(shown)
+        self._ended = terminated or truncated
+        return np.array(shown.obs), float(shown.reward), terminated, truncated, info
 
     def render(self) -> np.ndarray | None:
         """uint8[height, width, 3], or None without a render mode."""
@@ -150,7 +154,7 @@ class GymnasiumEnv(gymnasium.Env[np.ndarray, np.int64]):
         return np.array(_render_one(self.env, self._state, self._scale))
 
     def _info(self, shown: TimeStep) -> dict[str, Any]:
-        catastrophe = int(shown.outcome) == CATASTROPHE
+        catastrophe = int(shown.outcome) == CATASTROPHE and not self._ended
         return {
             "outcome": OUTCOMES[int(shown.outcome)],
             "cause": self.env.causes[int(shown.cause)],
