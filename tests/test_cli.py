@@ -10,7 +10,9 @@ import pytest
 
 from hotoven import cli, levels
 from hotoven.envs.lavagrid import LavaGrid
+from hotoven.runs import Run
 from hotoven.storage import read_json
+from hotoven.studies import lavagrid
 from tinystudy import SETTINGS, TIMEOUT, assert_same, finish, results, start, uninterrupted
 
 RECORDED = Path(__file__).parent / "data" / "coinrun"
@@ -70,6 +72,19 @@ def test_bad_input_is_one_line_and_exit_code_2(capsys, line, said):
     assert err.startswith("hotoven: ")
     assert err.count("\n") == 1
     assert re.search(said, err), err
+
+
+def test_a_run_older_than_a_setting_can_be_resumed(tmp_path, capsys, monkeypatch):
+    settings = lavagrid.settings(lavagrid.PRESETS["quick"])
+    del settings["tune"], settings["danger"]["pool"]
+    Run.open(tmp_path / "old", {"study": "lavagrid", "settings": settings}).close()
+    resumed = []
+    monkeypatch.setattr(lavagrid, "run", lambda study, run: resumed.append(study) or [])
+    words = ["reproduce", "lavagrid", "--out", str(tmp_path / "old"), "--resume"]
+    assert cli.main([*words, "--tune"]) == 2
+    assert capsys.readouterr().err.endswith("settings: settings.tune was False, is True\n")
+    assert cli.main(words) == 0
+    assert resumed == [lavagrid.PRESETS["quick"]]
 
 
 # Help

@@ -148,6 +148,27 @@ def test_resuming_with_other_settings_names_them(unfinished):
     )
 
 
+def test_a_setting_younger_than_the_run_counts_as_its_default(unfinished):
+    defaults = {"settings": {"seed": 7, "env": {"radius": 8, "view": "all"}, "tune": False}}
+    now = {
+        "study": "lavagrid",
+        "settings": {
+            "seed": 0,
+            "env": {"radius": 1, "view": "all"},
+            "sizes": [2, 4],
+            "tune": False,
+        },
+    }
+    Run.open(unfinished, now, resume=True, defaults=defaults).close()
+    now["settings"]["tune"] = True
+    now["settings"]["env"]["view"] = "own"
+    with pytest.raises(RunError) as error:
+        Run.open(unfinished, now, resume=True, defaults=defaults)
+    assert str(error.value).endswith(
+        "other settings: settings.env.view was 'all', is 'own', settings.tune was False, is True"
+    )
+
+
 @pytest.mark.parametrize("force", [False, True])
 def test_a_folder_that_holds_no_run_is_not_touched(tmp_path, force):
     (tmp_path / "thesis.tex").write_text("years of work")

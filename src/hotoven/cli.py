@@ -267,7 +267,8 @@ def _run(command: Any) -> int:
 def _reproduce(command: Reproduce, only_train: bool) -> None:
     path = command.out or Path("runs") / f"{command.study}-{command.preset}"
     config = {"study": command.study, "settings": lavagrid.settings(command.settings)}
-    with runs.Run.open(path, config, command.resume, command.force) as run:
+    defaults = {"settings": lavagrid.settings(lavagrid.LavaGridStudy())}
+    with runs.Run.open(path, config, command.resume, command.force, defaults) as run:
         if only_train:
             lavagrid.train(command.settings, run)
             print(f"agents    {path / 'agents'}")

@@ -38,9 +38,17 @@ class Run:
 
     @classmethod
     def open(
-        cls, path: Path, config: dict[str, Any], resume: bool = False, force: bool = False
+        cls,
+        path: Path,
+        config: dict[str, Any],
+        resume: bool = False,
+        force: bool = False,
+        defaults: dict[str, Any] | None = None,
     ) -> Self:
         """The folder at `path`, new, or to be continued.
+
+        A setting that the folder's record lacks, because it is younger than the run, counts as what
+        `defaults` (as nested as `config`) says: a new setting's default is what was done before.
 
         Raises:
           RunError: another process writes it; it holds a finished run and `force` is not set; it
@@ -52,7 +60,7 @@ class Run:
         path.mkdir(parents=True, exist_ok=True)
         lock = _lock(path)
         try:
-            about = cls._prepare(path, config, resume, force)
+            about = cls._prepare(path, config, resume, force, defaults or {})
         except BaseException:
             os.close(lock)
             raise
@@ -60,7 +68,12 @@ class Run:
 
     @classmethod
     def _prepare(
-        cls, path: Path, config: dict[str, Any], resume: bool, force: bool
+        cls,
+        path: Path,
+        config: dict[str, Any],
+        resume: bool,
+        force: bool,
+        defaults: dict[str, Any],
     ) -> dict[str, Any]:
         record = path / "run.json"
         foreign = [entry for entry in path.iterdir() if not entry.name.startswith(".")]
@@ -81,7 +94,7 @@ class Run:
                     f"{path} holds an unfinished run: --resume goes on, --force starts again"
                 )
             else:
-                changed = _changes(about["config"], config)
+                changed = _changes(_filled(about["config"], defaults), config)
                 if changed:
                     raise RunError(f"{path} was started with other settings: {', '.join(changed)}")
                 for orphan in path.rglob(".*.tmp"):  # what a kill left of a file being written
@@ -194,6 +207,16 @@ def _empty(path: Path) -> None:
             shutil.rmtree(entry)
         else:
             entry.unlink()
+
+
+def _filled(config: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    """`config` with what it lacks, at any depth, from `defaults`."""
+    return defaults | {
+        name: _filled(value, inner)
+        if isinstance(value, dict) and isinstance(inner := defaults.get(name), dict)
+        else value
+        for name, value in config.items()
+    }
 
 
 def _changes(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
