@@ -22,7 +22,7 @@ def start(base: Path, *words: str) -> subprocess.Popen:
     cache_dir = base / "compiled"
     cache_dir.mkdir(mode=0o700, exist_ok=True)
     return subprocess.Popen(
-        [sys.executable, "-m", "hotoven.cli", *words],
+        [sys.executable, "-m", "hotoven_command", *words],
         env=os.environ
         | {
             "JAX_COMPILATION_CACHE_DIR": str(cache_dir),

@@ -1,7 +1,7 @@
 """The command line: reproduce, train, evaluate, figures, levels, verify, bench.
 
 Commands and their settings are frozen dataclasses read by tyro, which only this module imports.
-Bad input ends with one line on standard error and exit code 2.
+Bad input ends with one line on standard error and exit code 2. Ctrl-C is `hotoven_command`'s.
 """
 
 import contextlib
@@ -135,10 +135,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _complain(str(error))
     except (OverflowError, MemoryError, jax.errors.JaxRuntimeError) as error:
         return _complain(f"a setting is too large for this machine: {error}")
-    except KeyboardInterrupt:
-        goes_on = arguments[0] in ("reproduce", "train", "evaluate")
-        print(f"hotoven: stopped{'; --resume goes on' if goes_on else ''}", file=sys.stderr)
-        return 130
     return 0
 
 
