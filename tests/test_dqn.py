@@ -1,5 +1,6 @@
 """The learner finds the known answers of the probes, and keeps its promises about experience."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -146,20 +147,36 @@ def test_exploration_starts_at_epsilon_start_and_decays_per_update_to_epsilon_en
     assert share_of_other_actions(900) == pytest.approx(0.1 / 2, abs=0.02)
 
 
-def test_the_target_network_is_copied_every_target_period_updates():
-    config = replace(CONFIG, target_period=4)  # two updates per iteration
+@cache
+def copying() -> tuple[Any, Callable[[Any, int], Any]]:
+    """A start, and an iteration (state, t) of two updates that copies at every second t."""
+    config = replace(CONFIG, target_period=4)
     learner, levels, one = make_dqn(config, CORRIDOR), corridor_levels(), jnp.int32(1)
-    state = jax.jit(learner.init)(levels, one, jax.random.key(0))
     iterate = jax.jit(learner.iterate)
+    start = jax.jit(learner.init)(levels, one, jax.random.key(0))
+    return start, lambda state, t: iterate(state, jnp.int32(t), levels, one)
+
+
+def test_the_target_network_is_copied_every_target_period_updates():
+    state, iterate = copying()
     kernel = lambda params: np.asarray(params[0]["w"])  # noqa: E731
     online, targets = [kernel(state.params)], []
     for t in range(5):
-        state, _ = iterate(state, jnp.int32(t), levels, one)
+        state, _ = iterate(state, t)
         online.append(kernel(state.params))
         targets.append(kernel(state.target))
     assert not np.array_equal(online[0], online[2])
     for t, copied in enumerate([0, 0, 2, 2, 4]):
         np.testing.assert_array_equal(targets[t], online[copied])
+
+
+def test_the_target_network_values_in_the_very_iteration_it_is_copied_in():
+    state, iterate = copying()
+    other = state._replace(target=jax.tree.map(lambda leaf: leaf + 1.0, state.target))
+    for t in range(4):
+        losses = [float(iterate(one, t)[1].loss) for one in (state, other)]
+        copies = t % 2 == 0  # then it does not matter what the target was before
+        assert (losses[0] == losses[1]) == copies, t
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "rmsprop"])
