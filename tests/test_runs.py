@@ -1,5 +1,6 @@
 """A run's folder has one writer and is never silently overwritten."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -197,6 +198,23 @@ def test_force_empties_a_run_and_follows_no_link_out_of_it(finished, tmp_path):
         assert not run.finished
     assert files(finished) == [".lock", "run.json"]
     assert (outside / "kept").exists()
+
+
+def test_force_killed_halfway_can_be_forced_again(finished, monkeypatch):
+    (finished / "agents").mkdir()
+    listed = Path.iterdir
+    monkeypatch.setattr(  # in which order a folder lists its entries is the file system's choice
+        Path, "iterdir", lambda path: sorted(listed(path), key=lambda one: one.name != "run.json")
+    )
+
+    def killed(path: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as until_then, pytest.raises(KeyboardInterrupt):
+        until_then.setattr(shutil, "rmtree", killed)
+        Run.open(finished, CONFIG, force=True)
+    Run.open(finished, CONFIG, force=True).close()
+    assert files(finished) == [".lock", "run.json"]
 
 
 def test_a_run_that_fails_stays_unfinished_and_unlocked(tmp_path):
