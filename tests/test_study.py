@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 
 from hotoven import levels
-from hotoven.studies.lavagrid import PRESETS, LavaGridStudy, agent_key, make_split
+from hotoven.envs.lavagrid import LavaGrid
+from hotoven.envs.lavagrid_levels import from_ascii
+from hotoven.learners.danger import DangerConfig
+from hotoven.learners.dqn import DQNConfig
+from hotoven.storage import read_json
+from hotoven.studies import lavagrid
+from hotoven.studies.lavagrid import PRESETS, LavaGridStudy, agent_key, make_nets, make_split
 
 SMALL = LavaGridStudy(sizes=(2, 4), num_test_levels=6, num_validation_levels=5)
 
@@ -37,6 +43,51 @@ def test_tuning_plays_the_validation_levels_and_never_sees_a_test_level():
     assert levels.set_hash(tuning.train) == levels.set_hash(split.train)
     assert not set(tuning.test.ids) & set(split.test.ids)
     np.testing.assert_array_equal(tuning.test.digests, split.validation.digests)
+
+
+def test_evaluation_plays_the_test_levels_and_each_sizes_own_training_levels():
+    split = make_split(SMALL)
+    for size in SMALL.sizes:
+        chosen, parts = lavagrid._levels_to_play(SMALL, split, size)
+        test, train = (levels.take(chosen, parts[name]) for name in ("test", "train"))
+        assert levels.set_hash(test) == levels.set_hash(split.test)
+        assert train.ids.tolist() == split.train.ids[:size].tolist()
+        assert len(chosen) == 6 + 4  # one compiled program for every size
+
+
+@pytest.mark.slow
+def test_a_blockers_calibration_is_measured_on_the_levels_it_was_not_fitted_on(tmp_path):
+    corridor = {"height": 1, "width": 4, "wall_density": 0.0, "lava_density": 0.0}
+    study = replace(
+        SMALL,
+        env=LavaGrid(**corridor, min_distance=1, max_steps=4),
+        dqn=DQNConfig(filters=(2,), hidden=(2,)),
+        danger=DangerConfig(
+            filters=(2,),
+            hidden=(2,),
+            num_updates=2,
+            num_envs=8,
+            num_steps=16,
+            calibration_share=0.5,
+        ),
+        sizes=(4, 8),
+        num_members=1,
+    )
+    # of 4 levels the last 2 are held out, which have lava; of 8 the last 4, which have none
+    safe, lava = from_ascii("S..G"), from_ascii("SL.G")
+    drawn = [safe] * 2 + [lava] * 2 + [safe] * 4
+    seen = replace(
+        levels.make_levels(study.env, np.arange(8)),
+        levels=jax.tree.map(lambda *leaves: np.stack(leaves), *drawn),
+    )
+    keys = jax.random.split(jax.random.key(0), (2, 1))
+    members = jax.vmap(jax.vmap(make_nets(study).member.init))(keys)
+    lavagrid._train_blockers(study, members, seen, tmp_path, replication=0)
+    told = read_json(tmp_path / "parts" / "r0" / "calibration.json")
+    assert [row["num_fit_levels"] for row in told] == [2, 4]
+    assert [row["num_predictions"] for row in told] == [8 * 16] * 2
+    assert told[0]["num_events"] > 0
+    assert told[1]["num_events"] == 0
 
 
 @pytest.mark.parametrize(
