@@ -15,6 +15,7 @@ from hotoven.envs.coinrun.level import (
     AWAY,
     MODES,
     MONSTER,
+    Level,
     Pile,
     Thing,
     pack,
