@@ -113,3 +113,70 @@ def test_binary_cross_entropy_agrees_with_optax():
         )
         theirs = optax.sigmoid_binary_cross_entropy(logits, jnp.full(33, label))
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+# PPO
+
+
+def test_advantages_are_discounted_sums_of_errors_within_an_episode():
+    # Steps 0 and 1 are one episode, which terminates; 2 times out; 3 goes on.
+    reward = jnp.array([1.0, 2.0, 0.0, 1.0])
+    value = jnp.array([0.5, 1.0, 2.0, 3.0])
+    next_value = jnp.array([1.0, 9.0, 4.0, 5.0])  # 9 is the value of nothing: step 1 terminated
+    terminated = jnp.array([False, True, False, False])
+    ended = jnp.array([False, True, True, False])
+    args = (reward, value, next_value, terminated, ended, jnp.float32(0.5), jnp.float32(0.8))
+    # errors: 1 + .5 - .5 = 1; 2 - 1 = 1; 0 + 2 - 2 = 0; 1 + 2.5 - 3 = 0.5
+    expected = [1 + 0.4 * 1, 1, 0, 0.5]
+    with jax.numpy_dtype_promotion("strict"):
+        plain = losses.gae(*args)
+    np.testing.assert_allclose(plain, expected, rtol=1e-6)
+    np.testing.assert_allclose(jax.jit(losses.gae)(*args), expected, rtol=1e-6)
+    many = jax.vmap(losses.gae)(*jax.tree.map(lambda leaf: jnp.stack([leaf] * 3), args))
+    np.testing.assert_allclose(many, [expected] * 3, rtol=1e-6)
+
+
+def test_with_lambda_1_the_target_is_the_return_and_with_0_one_step():
+    generator = np.random.default_rng(0)
+    reward, value, last = generator.normal(size=(3, 6)).astype(np.float32)
+    next_value = np.append(value[1:], last[0])
+    no = np.zeros(6, bool)
+    target = value + losses.gae(reward, value, next_value, no, no, 0.9, 1.0)
+    returns = [sum(0.9**k * reward[t + k] for k in range(6 - t)) for t in range(6)]
+    returns = [one + 0.9 ** (6 - t) * last[0] for t, one in enumerate(returns)]
+    np.testing.assert_allclose(target, returns, rtol=1e-5, atol=1e-6)
+    short = value + losses.gae(reward, value, next_value, no, no, 0.9, 0.0)
+    np.testing.assert_allclose(short, reward + 0.9 * next_value, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "advantage", "expected"),
+    [
+        (1.0, 2.0, -2.0),
+        (1.5, 2.0, -2.4),  # better by half, counted up to a fifth
+        (0.5, 2.0, -1.0),  # worse is counted in full
+        (0.5, -2.0, 1.6),  # less of what is bad, counted up to a fifth
+        (1.5, -2.0, 3.0),
+    ],
+)
+def test_the_policy_loss_stops_counting_beyond_the_clip(ratio, advantage, expected):
+    args = (jnp.float32(math.log(ratio) - 1.0), jnp.float32(-1.0), jnp.float32(advantage))
+    check(lambda *some: losses.clipped_policy_loss(*some, clip=0.2), args, expected)
+
+
+@pytest.mark.parametrize(
+    ("clip", "expected"),
+    [
+        (None, 0.5),  # half of (3 - 4)^2
+        (0.5, 1.125),  # from 2 the value may go to 2.5 only: half of 1.5^2
+        (2.0, 0.5),
+    ],
+)
+def test_the_value_loss_is_the_larger_of_plain_and_clipped(clip, expected):
+    args = (jnp.float32(3.0), jnp.float32(2.0), jnp.float32(4.0))
+    check(lambda *some: losses.value_loss(*some, clip=clip), args, expected)
+
+
+def test_entropy_is_that_of_the_softmax():
+    check(losses.entropy, (jnp.zeros(4),), math.log(4))
+    check(losses.entropy, (jnp.log(jnp.array([0.5, 0.25, 0.25])) + 7.0,), 1.5 * math.log(2))
