@@ -1,10 +1,18 @@
 """The whole gridworld study with very small settings, run by the command line."""
 
+import hashlib
+import io
 import os
 import subprocess
 import sys
 from functools import cache
 from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+from safetensors import numpy as safetensors_numpy
+
+import hotoven
 
 SETTINGS = """
     --sizes 4 8 --num-members 2 --num-test-levels 20 --num-validation-levels 5
@@ -62,4 +70,36 @@ def results(path: Path) -> dict[str, bytes]:
 def assert_same(found: dict[str, bytes], expected: dict[str, bytes]) -> None:
     assert sorted(found) == sorted(expected)
     different = [name for name in expected if found[name] != expected[name]]
-    assert not different, f"other bytes in {', '.join(different)}"
+    told = [f"{name} ({_difference(name, found[name], expected[name])})" for name in different]
+    if source() != SOURCE:
+        told.append("the source was edited while the tests ran, which would explain it")
+    assert not different, f"other bytes in {', '.join(told)}"
+
+
+def source() -> str:
+    """A hash of the package that the processes import."""
+    files = sorted(Path(hotoven.__file__).parent.rglob("*.py"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+
+SOURCE = source()  # as it was when the tests were collected
+
+
+def _difference(name: str, found: bytes, expected: bytes) -> str:
+    """Where two files differ: arrays, columns or the first line."""
+    if name.endswith(".safetensors"):
+        left, right = safetensors_numpy.load(found), safetensors_numpy.load(expected)
+        fields = [key for key in right if _bytes(left.get(key)) != _bytes(right[key])]
+    elif name.endswith(".parquet"):
+        left, right = (pq.read_table(io.BytesIO(file)) for file in (found, expected))
+        names = right.column_names
+        fields = [key for key in names if key not in left.column_names or left[key] != right[key]]
+    else:
+        pairs = zip(found.splitlines(), expected.splitlines(), strict=False)
+        lines = (f"line {at}: {a!r}, not {b!r}" for at, (a, b) in enumerate(pairs, 1) if a != b)
+        return next(lines, "one is longer")[:300]
+    return f"in {', '.join(fields)}" if fields else "equal values, other encoding"
+
+
+def _bytes(array: np.ndarray | None) -> bytes | None:
+    return None if array is None else array.tobytes()
