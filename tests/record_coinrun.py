@@ -5,13 +5,16 @@ live beside this package:
 
     python tests/record_coinrun.py FOLDER --levels 200 --seed 7
 
-writes levels_{mode}.npz and traj_{mode}.npz, of levels and actions drawn from the seed; then
+writes levels_{mode}.npz, traj_{mode}.npz (played from the start) and short_{mode}.npz (a few steps
+each from states that play hardly meets), of levels and actions drawn from the seed; then
 `hotoven.envs.coinrun.verify` tells whether the engine repeats them. Values are read from the
 game's own serialised state: numbers of four bytes, least byte first, and texts, each after its
 length. What is not where it is expected is an error. Nothing of this package is imported.
 """
 
 import argparse
+import math
+import struct
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -23,7 +26,11 @@ NUM_SEEDS: Final = 2**31 - 1
 NUM_NEXT: Final = 4  # raw numbers recorded of what follows a level's own
 
 SIZE: Final = 64
-AGENT, MONSTER, COIN = 0, 5, 1
+TALL: Final = np.float32(0.5787)  # half the agent's height
+GRAVITY: Final = np.float32(0.2)
+AIR_KEEPS: Final = np.float32(1) - np.float32(0.2) * np.float32(0.15)  # of a sideways speed
+COIN, MID, TOP = 1, 15, 16  # cells
+AGENT, MONSTER = 0, 5  # things
 
 # The state: a version, the game's name, options, a random generator, whether there is another,
 # that one; numbers up to the things, the things; numbers, a generator, numbers up to the cells,
@@ -37,13 +44,14 @@ AFTER_THINGS: Final = 20
 BACKGROUND, SHIFT = 1, 3
 BEFORE_CELLS: Final = 12
 AFTER_CELLS: Final = 8
-GROUND_THEME, SUPPORT, ON_CRATE, END = 1, 2, 4, 7
+LAST_Y, GROUND_THEME, SUPPORT, ON_CRATE, END = 0, 1, 2, 4, 7
 END_MARK: Final = 0xCAFECAFE
 
 NOTHING: Final = 4
 RUN: Final = 300  # steps of a trajectory
 LONG_RUN: Final = 1010  # of one that meets the time limit, 1000
 NUM_LONG: Final = 8
+NUM_STARTS: Final = 6  # short runs per level
 
 
 class Shown(NamedTuple):
@@ -58,6 +66,12 @@ class Shown(NamedTuple):
     ground_theme: int
     support: int
     on_crate: int
+    things_at: int  # where in the bytes the things begin
+    rest_at: int  # and what comes after the cells
+
+    def monsters(self) -> np.ndarray:
+        """float32[monsters, THING]: the monsters in the order of creation."""
+        return self.things[self.things[:, KIND] == MONSTER].view(np.float32)
 
 
 class Reader:
@@ -94,6 +108,7 @@ def decode(state: bytes) -> Shown:
     reader.numbers(1)
     generator = reader.text()
     before = reader.numbers(BEFORE_THINGS)
+    things_at = reader.at
     things = reader.numbers(THING * int(before[NUM_THINGS])).reshape(-1, THING)
     after = reader.numbers(AFTER_THINGS)
     reader.text()  # a generator that only pictures use
@@ -101,6 +116,7 @@ def decode(state: bytes) -> Shown:
     if (name, width, height, area, before[NUM_CELLS]) != ("coinrun", SIZE, SIZE, SIZE**2, SIZE**2):
         raise ValueError(f"not a state of CoinRun: {name!r}, {width} x {height}, {area} cells")
     cells = reader.numbers(area).reshape(SIZE, SIZE)
+    rest_at = reader.at
     rest = reader.numbers(AFTER_CELLS)
     if int(rest[END]) % 2**32 != END_MARK or reader.at != len(state):
         raise ValueError("not a state of CoinRun: it does not end where it should")
@@ -116,6 +132,8 @@ def decode(state: bytes) -> Shown:
         int(rest[GROUND_THEME]),
         int(rest[SUPPORT]),
         int(rest[ON_CRATE]),
+        things_at,
+        rest_at,
     )
 
 
@@ -155,6 +173,68 @@ class Game:
         reward, _, first = self.env.observe()
         return reward[0], bool(first[0]), bool(self.env.get_info()[0]["prev_level_complete"])
 
+    def put(self, start: "Start") -> None:
+        """Puts the agent elsewhere, into a step that begins there."""
+        state = bytearray(self.env.callmethod("get_state")[0])
+        shown = decode(bytes(state))
+        for place, value in ((X, start.x), (Y, start.y), (VX, start.vx), (VY, start.vy)):
+            struct.pack_into("<f", state, shown.things_at + 4 * place, value)
+        struct.pack_into("<f", state, shown.rest_at + 4 * LAST_Y, start.y)
+        struct.pack_into("<i", state, shown.rest_at + 4 * ON_CRATE, start.on_crate)
+        self.env.callmethod("set_state", [bytes(state)])
+
+
+class Start(NamedTuple):
+    """Where a short run begins."""
+
+    x: np.float32
+    y: np.float32
+    vx: np.float32
+    vy: np.float32
+    on_crate: bool
+
+
+def draw_start(shown: Shown, generator: np.random.Generator) -> Start:
+    """A place for the agent near the things of a level, clear of rock; any speed that it may have.
+
+    Speeds are often 0 or the largest, or such that a step of doing nothing moves as fast up or down
+    as sideways, where a draw of the level decides which comes first.
+    """
+    things = shown.things.view(np.float32)
+    while True:
+        near = things[generator.integers(len(things)), [X, Y]] if generator.random() < 0.8 else None
+        middle = generator.uniform(1, 50, size=2) if near is None else near
+        x, y = (middle + generator.uniform(-2, 2, size=2)).astype(np.float32)
+        if generator.random() < 0.3:  # flush with the ground
+            y = np.float32(math.floor(y)) + TALL
+        if generator.random() < 0.3:  # so close to a cell that the last bits decide
+            x = np.float32(math.floor(x) + 0.5 + generator.normal(0, 0.002))
+        if is_clear(shown.cells, float(x), float(y)):
+            break
+    vx = np.float32(generator.choice([0, 0.5, -0.5, *generator.uniform(-0.5, 0.5, size=3)]))
+    vy = np.float32(generator.choice([0, 1.5, -1.5, *generator.uniform(-1.5, 1.5, size=5)]))
+    if generator.random() < 0.3:
+        vy = np.float32(generator.uniform(-0.28, 0.68))
+        vx = tied(vy) * generator.choice(np.array([-1, 1], np.float32))
+    return Start(x, y, vx, vy, bool(generator.random() < 0.3))
+
+
+def tied(vy: np.float32) -> np.float32:
+    """The sideways speed that is as fast as `vy` in mid-air, after a step's gravity and drag."""
+    speed = np.abs(vy - GRAVITY)
+    vx = speed / AIR_KEEPS
+    near = [vx, np.nextafter(vx, np.float32(0)), np.nextafter(vx, np.float32(1))]
+    return next((one for one in near if AIR_KEEPS * one == speed), vx)
+
+
+def is_clear(cells: np.ndarray, x: float, y: float) -> bool:
+    """Whether an agent with its centre at (x, y) is in the world and touches no rock."""
+    left, right = math.floor(x - 0.5), math.floor(x + 0.5)
+    low, high = math.floor(y - float(TALL)), math.floor(y + float(TALL))
+    if min(left, low) < 0 or max(right, high) >= SIZE:
+        return False
+    return not np.isin(cells[low : high + 1, left : right + 1], (MID, TOP)).any()
+
 
 def record_levels(seeds: np.ndarray, mode: str) -> dict[str, np.ndarray]:
     """The levels of `seeds` (int[L]) right after a reset."""
@@ -192,30 +272,70 @@ def record_runs(
     After an end the same level starts again within the step, so that such a row holds the fresh
     level's agent.
     """
-    steps: dict[str, list[Any]] = {name: [] for name in STEP_TYPES}
-    monsters: list[np.ndarray] = []
+    steps, monsters = Steps(), []
     counts, lengths = [], []
     for run, seed in enumerate(seeds):
         actions = RULES[run % len(RULES)](LONG_RUN if run < NUM_LONG else RUN, generator)
         game = Game(int(seed), mode)
         for action in actions.tolist():
-            reward, done, complete = game.step(action)
-            shown = game.show()
-            x, y, vx, vy = shown.things[0].view(np.float32)[[X, Y, VX, VY]]
-            values = (action, x, y, vx, vy, reward, done, complete)
-            values += (shown.clock, shown.support, shown.on_crate)
-            for name, value in zip(steps, values, strict=True):
-                steps[name].append(value)
-            monsters.append(shown.things[shown.things[:, KIND] == MONSTER].view(np.float32))
+            monsters.append(steps.take(game, action).monsters())
         counts.append(len(monsters[-1]))
         lengths.append(len(actions))
     rows = np.concatenate(monsters)
     return {
         "seed": seeds.astype(np.int32),
         "offset": offsets(lengths),
-        **{name: np.array(steps[name], kind) for name, kind in STEP_TYPES.items()},
+        **steps.arrays(),
         "mon_count": np.array(counts, np.int16),
         "mon_offset": offsets(np.multiply(counts, lengths)),
+        "mon_x": rows[:, X],
+        "mon_vx": rows[:, VX],
+    }
+
+
+def record_short_runs(
+    seeds: np.ndarray, mode: str, generator: np.random.Generator
+) -> dict[str, np.ndarray]:
+    """NUM_STARTS runs of 2 to 12 steps on each level of `seeds` (int[N]), up to an end.
+
+    Between them play goes on, so that the clock and the monsters stand anywhere.
+    """
+    steps, monsters = Steps(), []
+    starts: list[Start] = []
+    warm, counts, lengths = [], [], []
+    for seed in seeds:
+        game = Game(int(seed), mode)
+        for _ in range(NUM_STARTS):
+            for action in held(int(generator.integers(40)), generator).tolist():
+                game.step(action)
+            shown = game.show()
+            starts.append(draw_start(shown, generator))
+            game.put(starts[-1])
+            warm.append(shown.clock)
+            monsters.append(shown.monsters())
+            counts.append(len(monsters[-1]))
+            actions = held(int(generator.integers(2, 13)), generator).tolist()
+            if generator.random() < 0.4:
+                actions[0] = NOTHING
+            before = len(steps.values["done"])
+            for action in actions:
+                monsters.append(steps.take(game, action).monsters())
+                if steps.values["done"][-1]:
+                    break
+            lengths.append(len(steps.values["done"]) - before)
+    rows = np.concatenate(monsters)
+    return {
+        "seed": np.repeat(seeds, NUM_STARTS).astype(np.int32),
+        "warm": np.array(warm, np.int16),
+        **{
+            f"start_{name}": np.array([getattr(start, name) for start in starts], np.float32)
+            for name in ("x", "y", "vx", "vy")
+        },
+        "start_on_crate": np.array([start.on_crate for start in starts], np.uint8),
+        "offset": offsets(lengths),
+        **steps.arrays(),
+        "mon_count": np.array(counts, np.int16),
+        "mon_offset": offsets(np.multiply(counts, np.add(lengths, 1))),
         "mon_x": rows[:, X],
         "mon_vx": rows[:, VX],
     }
@@ -228,6 +348,27 @@ STEP_TYPES: Final[dict[str, type]] = {
     "elapsed": np.int16,
     **dict.fromkeys(("support", "on_crate"), np.uint8),
 }
+
+
+class Steps:
+    """What each step showed, of all runs one after another."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, list[Any]] = {name: [] for name in STEP_TYPES}
+
+    def take(self, game: Game, action: int) -> Shown:
+        """Plays one step and keeps what it showed; the state after it."""
+        reward, done, complete = game.step(action)
+        shown = game.show()
+        x, y, vx, vy = shown.things[0].view(np.float32)[[X, Y, VX, VY]]
+        row = (action, x, y, vx, vy, reward, done, complete)
+        row += (shown.clock, shown.support, shown.on_crate)
+        for name, value in zip(STEP_TYPES, row, strict=True):
+            self.values[name].append(value)
+        return shown
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        return {name: np.array(self.values[name], kind) for name, kind in STEP_TYPES.items()}
 
 
 def uniform(num_steps: int, generator: np.random.Generator) -> np.ndarray:
@@ -274,15 +415,21 @@ def main() -> None:
     chosen.folder.mkdir(parents=True, exist_ok=True)
     generator = np.random.default_rng(chosen.seed)
     for mode in MODES:
-        seeds, others = generator.integers(NUM_SEEDS, size=(2, chosen.levels))
-        levels, runs = record_levels(seeds, mode), record_runs(others, mode, generator)
-        np.savez_compressed(chosen.folder / f"levels_{mode}.npz", **levels)
-        np.savez_compressed(chosen.folder / f"traj_{mode}.npz", **runs)
-        print(
-            f"{mode}: {len(seeds)} levels; on other levels {len(others)} trajectories, "
-            f"{len(runs['action'])} steps, {runs['done'].sum()} ends, "
-            f"{runs['complete'].sum()} of them by the coin"
-        )
+        first, second, third = generator.integers(NUM_SEEDS, size=(3, chosen.levels))
+        for name, recording in (
+            ("levels", record_levels(first, mode)),
+            ("traj", record_runs(second, mode, generator)),
+            ("short", record_short_runs(third, mode, generator)),
+        ):
+            np.savez_compressed(chosen.folder / f"{name}_{mode}.npz", **recording)
+            print(f"{name}_{mode}: {len(recording['seed'])}", end="")
+            if "done" in recording:
+                print(
+                    f", {len(recording['action'])} steps, {recording['done'].sum()} ends, "
+                    f"{recording['complete'].sum()} of them by the coin",
+                    end="",
+                )
+            print()
 
 
 if __name__ == "__main__":
