@@ -69,7 +69,7 @@ NUM_MONSTERS: Final = 9
 
 # Lengths are whole numbers: sideways 256ths of a cell, upwards within a cell 128ths, so that a
 # whole cell is a byte too.
-_BITS: Final = 8  # shifts and masks instead of divisions, which here would round downwards in steps
+_BITS: Final = 8  # shifts and masks, as a division that rounds down takes several instructions
 _CELL: Final = 1 << _BITS
 _FULL: Final = 128
 _ROWS: Final = 14  # of cells that a picture may show
@@ -230,7 +230,7 @@ def _at_once(states: State, size: int, velocity: bool, fatal: bool) -> jax.Array
     """uint8[B, size, 3 * size]: the pictures of a batch of states."""
     pictures = jnp.zeros((len(states.x), size, 3 * size), jnp.uint8)
     stages = jax.vmap(partial(_stages, once=_straight, size=size))(states, _Stages())
-    pictures = _paint_into(pictures, 0, stages.rows.index, stages)
+    pictures = _paint_into(pictures, 0, stages)
     return _overlay(pictures, 0, states, velocity, fatal)
 
 
@@ -247,12 +247,12 @@ def _by_blocks(states: State, size: int, velocity: bool, fatal: bool) -> jax.Arr
     def draw(turn: jax.Array, carry: tuple[jax.Array, _Stages]) -> tuple[jax.Array, _Stages]:
         pictures, scratch = carry
         turns = jnp.minimum(turn + 1, 1)  # one, but XLA does not know it
-        start = jnp.minimum(turn * block, batch - block)  # the last block may overlap another one
+        start = turn * block  # slices that would reach beyond the batch begin earlier
         part = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, block), states)
         stages = jax.vmap(partial(_stages, once=partial(_once, turns), size=size))(part, scratch)
 
         def paint(index: jax.Array, pictures: jax.Array) -> jax.Array:
-            return _paint_into(pictures, start, stages.rows.index + index, stages)
+            return _paint_into(pictures, start, stages._replace(rows=_tie(stages.rows, index)))
 
         pictures = jax.lax.fori_loop(0, turns, paint, pictures)
         return _overlay(pictures, start, part, velocity, fatal), stages
@@ -278,9 +278,14 @@ def _once(turns: jax.Array, compute: Callable, tied: Any, scratch: Any) -> Any:
     """
 
     def turn(index: jax.Array, _: Any) -> Any:
-        return compute(jax.tree.map(lambda leaf: leaf + index.astype(leaf.dtype), tied))
+        return compute(_tie(tied, index))
 
     return jax.lax.fori_loop(0, turns, turn, scratch)
+
+
+def _tie(values: Any, index: jax.Array) -> Any:
+    """The same values in turn 0, which XLA cannot work out before the loop."""
+    return jax.tree.map(lambda leaf: leaf + index.astype(leaf.dtype), values)
 
 
 def _stages(state: State, scratch: _Stages, once: Callable, size: int) -> _Stages:
@@ -305,10 +310,8 @@ def _columns(x: jax.Array, state: State, size: int) -> tuple[jax.Array, jax.Arra
     """
     layout, looks = state.level.layout, state.level.looks
     pixel = _fixed(x) + _offsets(size)
-    column = pixel >> _BITS
-    index = jnp.clip(column, 0, SIZE - 1)
+    index = jnp.clip(pixel >> _BITS, 0, SIZE - 1)  # the outermost columns are rock to the top
     words = _int(_at(layout.columns, index)) | _int(_at(looks.crates, index)) << 24
-    words = jnp.where(column == index, words, SIZE)  # beyond the world all is rock
     which = _int(layout.monsters.row) << 16 | _int(looks.monsters) << 12 | 1 << 30
     which = which | (_int(jnp.sign(state.monster_vx)) + 1) << 8
     left = _fixed(state.monster_x) - _CELL // 2
@@ -504,11 +507,10 @@ def _cells(number: jax.Array, shapes: _Shapes, inks: _Inks) -> _Cells:
     )
 
 
-def _paint_into(
-    pictures: jax.Array, start: jax.Array | int, index: jax.Array, stages: _Stages
-) -> jax.Array:
+def _paint_into(pictures: jax.Array, start: jax.Array | int, stages: _Stages) -> jax.Array:
     """The pictures with those from `start` on painted."""
-    painted = jax.vmap(_paint)(stages.rows._replace(index=index), *stages.bytes, stages.cells)
+    shapes, inks = stages.bytes
+    painted = jax.vmap(_paint)(stages.rows, shapes, inks, stages.cells)
     return jax.lax.dynamic_update_slice(pictures, painted, (start, 0, 0))
 
 
