@@ -233,6 +233,12 @@ def test_the_squares_show_the_velocity():
     assert (pixels[:12, 14:25] == 127).all()
     fast = state._replace(vx=jnp.float32(0.5), vy=jnp.float32(1.5))
     assert (np.asarray(picture.observe(fast, velocity=True))[:12, :25] == 255).all()
+    # In a jump a step takes a fifth of a cell per step away: 17 greys.
+    jump = np.float32(1.5) - np.float32(0.2) * np.arange(12, dtype=np.float32)
+    jumps = jax.tree.map(lambda leaf: jnp.stack([leaf] * 12), state)._replace(vy=jnp.asarray(jump))
+    np.testing.assert_array_equal(
+        np.asarray(observed(jumps))[:, 5, 20, 0], 255 - 17 * np.arange(12)
+    )
     plain = np.asarray(picture.observe(state, velocity=False))
     np.testing.assert_array_equal(plain[13:], pixels[13:])
 

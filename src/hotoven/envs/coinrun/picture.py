@@ -35,7 +35,6 @@ from hotoven.envs.coinrun.physics import (
     END_LAVA,
     END_MONSTER,
     END_SAW,
-    HALF,
     JUMP,
     MAX_SPEED,
     TALL,
@@ -75,7 +74,7 @@ _FULL: Final = 128
 _ROWS: Final = 14  # of cells that a picture may show
 _ROWS_BELOW: Final = 64  # added to a row's number, so that rows below the world are bytes too
 _NONE: Final = 255  # a row that no pixel has
-_WAVE_BITS: Final = 16  # of the height of `_wave`
+_WAVE_BITS: Final = 16  # the height of `_wave` is a power of two
 _BLOCK: Final = 32  # pictures that are drawn together on a CPU
 
 
@@ -185,14 +184,14 @@ class _Rows(NamedTuple):
 
 
 class _Stages(NamedTuple):
-    """What is worked out one after another, for one picture."""
+    """What is worked out one after another, for one picture; None before it is."""
 
-    columns: Any = None
-    words: Any = None
-    wide: Any = None
-    bytes: Any = None
-    rows: Any = None
-    cells: Any = None
+    columns: Any = None  # as `_columns` returns them
+    words: Any = None  # a packed _Seen
+    wide: Any = None  # the same for every channel
+    bytes: Any = None  # _Shapes and _Inks
+    rows: Any = None  # _Rows
+    cells: Any = None  # _Cells
 
 
 def observe(state: State, velocity: bool) -> jax.Array:
@@ -344,8 +343,8 @@ def _seen(x: jax.Array, state: State, columns: Sequence[jax.Array], size: int) -
     is_saw, is_crate = number(SAW_BITS) > 0, crates > 0
     coin_x, coin_y = (_int(layout.coin[k]) for k in range(2))
 
-    # Of lava, saws, crates and the coin a column holds one kind at most.
     def pick(lava_is: Any, saw_is: Any, crate_is: Any, coin_is: Any) -> jax.Array:
+        # A column holds one kind of them at most. Without any it counts as a coin's, of no row.
         dry = jnp.where(is_saw, saw_is, jnp.where(is_crate, crate_is, coin_is))
         return jnp.where(lava > 0, lava_is, dry)
 
@@ -383,7 +382,7 @@ def _seen(x: jax.Array, state: State, columns: Sequence[jax.Array], size: int) -
 
 
 def _pack(seen: _Seen) -> list[jax.Array]:
-    """int32[W] x 3: four bytes as one number, so that columns become wide three at a time."""
+    """int32[W] x 3: four bytes in each, so that what is spread out is three arrays, not twelve."""
     return [a | b << 8 | c << 16 | d << 24 for a, b, c, d in zip(*[iter(seen)] * 4, strict=True)]
 
 
@@ -603,13 +602,16 @@ def _squares(under: jax.Array, state: State, size: int) -> jax.Array:
 
 
 def _grey(speed: jax.Array, largest: np.float32) -> jax.Array:
-    """uint8[]: 0 to 255 for speeds from -largest to largest."""
-    share = jnp.clip(speed / (np.float32(2) * largest) + HALF, np.float32(0), np.float32(1))
-    return _int(share * np.float32(255)).astype(jnp.uint8)
+    """uint8[]: 0 to 255 for speeds from -largest to largest.
+
+    The speeds of a jump fall on whole greys: the 64th keeps roundings from showing.
+    """
+    grey = speed * (np.float32(255) / (np.float32(2) * largest)) + np.float32(127.5 + 1 / 64)
+    return _int(jnp.clip(grey, np.float32(0), np.float32(255))).astype(jnp.uint8)
 
 
 def _at(values: jax.Array, index: jax.Array) -> jax.Array:
-    """values[index], for an index that is in bounds."""
+    """values[index], for an index that is in bounds: without the checks of one that may not be."""
     return values.at[index].get(mode="promise_in_bounds")
 
 
@@ -633,11 +635,11 @@ def _disc(away: jax.Array, radius: int) -> jax.Array:
     The half under the root keeps it off whole numbers: no rounding of it shows.
     """
     square = jnp.maximum(radius**2 - away * away, 0).astype(jnp.float32)
-    return _int(jnp.sqrt(square + HALF)) >> 1
+    return _int(jnp.sqrt(square + np.float32(0.5))) >> 1
 
 
 def _wave(turn: jax.Array) -> jax.Array:
-    """int32 from -_WAVE to _WAVE: a wave of parabolas, 1024 to a turn."""
+    """int32 from -2**16 to 2**16: a wave of parabolas, 1024 to a turn."""
     part = turn & 511
     return jnp.where(turn & 512 > 0, -1, 1) * part * (512 - part)
 
