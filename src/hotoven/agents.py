@@ -10,14 +10,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from hotoven.devices import at_once, join, spread
-from hotoven.learners.dqn import AgentState, DQNConfig, Learner
+from hotoven.learners.learner import Learner, Settings
 from hotoven.storage import read_arrays, write_arrays
 from hotoven.types import CATASTROPHE, SOLVED, PyTree
 
@@ -49,7 +49,7 @@ class Chunks:
 
 
 def train(
-    config: DQNConfig,
+    config: Settings,
     learner: Learner,
     levels: PyTree,
     num_levels: np.ndarray,
@@ -115,7 +115,7 @@ def train(
     return join([state.params for state in states])
 
 
-def make_chunk(learner: Learner) -> Callable[..., tuple[AgentState, PyTree]]:
+def make_chunk(learner: Learner) -> Callable[..., tuple[Any, PyTree]]:
     """A group's training for some iterations, compiled once for each count and group size.
 
     The function takes `first`, the iterations done, `count`, those to do, the agents' states
@@ -125,9 +125,9 @@ def make_chunk(learner: Learner) -> Callable[..., tuple[AgentState, PyTree]]:
 
     @partial(jax.jit, static_argnums=1, donate_argnums=2)
     def chunk(
-        first: int | jax.Array, count: int, states: AgentState, seen: tuple[PyTree, jax.Array]
-    ) -> tuple[AgentState, PyTree]:
-        def body(states: AgentState, t: jax.Array) -> tuple[AgentState, PyTree]:
+        first: int | jax.Array, count: int, states: Any, seen: tuple[PyTree, jax.Array]
+    ) -> tuple[Any, PyTree]:
+        def body(states: Any, t: jax.Array) -> tuple[Any, PyTree]:
             return jax.vmap(learner.iterate, (0, None, None, 0))(states, t, *seen)
 
         return jax.lax.scan(body, states, first + jnp.arange(count, dtype=jnp.int32))
@@ -150,13 +150,13 @@ def _report(num_updates: int, loss: np.ndarray, ended: np.ndarray) -> ChunkRepor
     return ChunkReport(num_updates, loss.mean(axis=0), episodes, solved, catastrophe)
 
 
-def save_state(path: Path, state: AgentState, done: int, config: DQNConfig) -> None:
+def save_state(path: Path, state: Any, done: int, config: Settings) -> None:
     """Writes a training state after `done` iterations."""
     about = {"iterations": done, "config": repr(config)}
     write_arrays(path, to_arrays(state), {"training": json.dumps(about)})
 
 
-def load_state(path: Path, pattern: PyTree, config: DQNConfig) -> tuple[AgentState, int]:
+def load_state(path: Path, pattern: PyTree, config: Settings) -> tuple[Any, int]:
     """The training state in `path` and the iterations done; `pattern` gives shapes and dtypes.
 
     Raises:

@@ -7,7 +7,6 @@ Differences from the paper are numbered in docs/differences.md.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, Literal, NamedTuple
@@ -25,6 +24,7 @@ from hotoven.learners.experience import (
     step_all,
     write_ring,
 )
+from hotoven.learners.learner import Learner, Progress
 from hotoven.losses import double_td_error, huber, td_error
 from hotoven.types import OUTCOMES, Env, Net, PyTree
 
@@ -115,25 +115,6 @@ class AgentState(NamedTuple):
     env_state: PyTree  # leaves [E, ...]
     obs: jax.Array  # [E, *obs_shape]
     key: jax.Array
-
-
-class Progress(NamedTuple):
-    """What one iteration of one agent shows."""
-
-    loss: jax.Array  # float32[]  mean Huber loss of its updates
-    ended: jax.Array  # int32[outcomes]  training episodes ended, by outcome
-
-
-class Learner(NamedTuple):
-    """One agent's training as pure functions; vmap over `num_levels` and keys or states.
-
-    `t` counts iterations from 0 and is shared by all agents, so that ring positions, exploration
-    and target copies stay scalars under vmap.
-    """
-
-    init: Callable[[PyTree, jax.Array, jax.Array], AgentState]  # (levels, num_levels, key)
-    iterate: Callable[[AgentState, jax.Array, PyTree, jax.Array], tuple[AgentState, Progress]]
-    net: Net
 
 
 def make_net(config: DQNConfig, env: Env) -> Net:
