@@ -42,7 +42,7 @@ def step_all(
     action: jax.Array,
     key: jax.Array,
 ) -> tuple[PyTree, jax.Array, Transition, jax.Array]:
-    """One step of E episodes; one that ends is followed by the start of a random level.
+    """One step of E episodes with what is seen; one that ends is followed by a random level.
 
     Args:
       levels: leaves [L, ...], of which the first `num_levels` (int32[]) may be drawn.
@@ -53,17 +53,37 @@ def step_all(
       the next states and observations (after the reset), the transitions (before it), leaves
       [E, ...], and the steps' outcomes int8[E].
     """
-    stepped, shown = jax.vmap(env.step)(state, action)
-    fresh, _ = reset_all(env, levels, num_levels, action.shape[0], key)
-    ended = shown.outcome != RUNNING
-    next_state = jax.tree.map(lambda new, old: _where(ended, new, old), fresh, stepped)
-    # drawn after the choice, so that who needs only this draws one picture and not two
+    _, shown, next_state = advance_all(env, levels, num_levels, state, action, key)
     next_obs = jax.vmap(env.observe)(next_state)
     catastrophe = shown.outcome == CATASTROPHE
-    terminated = ended & (shown.outcome != TIMEOUT)
+    terminated = terminates(shown.outcome)
     # shown.obs, not next_obs: the learner bootstraps from the true last observation.
     transition = Transition(obs, action, shown.reward, shown.obs, terminated, catastrophe)
     return next_state, next_obs, transition, shown.outcome
+
+
+def advance_all(
+    env: Env,
+    levels: PyTree,
+    num_levels: jax.Array,
+    state: PyTree,
+    action: jax.Array,
+    key: jax.Array,
+) -> tuple[PyTree, TimeStep, PyTree]:
+    """One step of E episodes: the states reached, what they show, and the states to go on from.
+
+    Those differ where an episode ended: there a random level starts. Whoever does not read the
+    observations that are shown pays nothing for them.
+    """
+    stepped, shown = jax.vmap(env.step)(state, action)
+    fresh, _ = reset_all(env, levels, num_levels, action.shape[0], key)
+    next_state = where(shown.outcome != RUNNING, fresh, stepped)
+    return stepped, shown, next_state
+
+
+def terminates(outcome: jax.Array) -> jax.Array:
+    """bool: whether the future is worth 0; a time-out only cuts an episode off."""
+    return (outcome != RUNNING) & (outcome != TIMEOUT)
 
 
 def _draw_levels(num_levels: jax.Array, count: int, key: jax.Array) -> jax.Array:
@@ -75,9 +95,13 @@ def _draw_levels(num_levels: jax.Array, count: int, key: jax.Array) -> jax.Array
     return (words % num_levels.astype(jnp.uint32)).astype(jnp.int32)
 
 
-def _where(chosen: jax.Array, yes: jax.Array, no: jax.Array) -> jax.Array:
-    """Rows of `yes` where `chosen` (bool[E]), else of `no`."""
-    return jnp.where(chosen.reshape(-1, *[1] * (yes.ndim - 1)), yes, no)
+def where(chosen: jax.Array, yes: PyTree, no: PyTree) -> PyTree:
+    """Rows of `yes` where `chosen` (bool[E]), else of `no`; leaves [E, ...]."""
+
+    def pick(yes: jax.Array, no: jax.Array) -> jax.Array:
+        return jnp.where(chosen.reshape(-1, *[1] * (yes.ndim - 1)), yes, no)
+
+    return jax.tree.map(pick, yes, no)
 
 
 def empty_ring(env: Env, capacity: int, obs_dtype: jnp.dtype) -> Transition:
