@@ -17,10 +17,15 @@ from hotoven.types import Net, PyTree
 
 
 def mlp(
-    obs_shape: tuple[int, ...], hidden: tuple[int, ...], num_outputs: int, dropout: float = 0.0
+    obs_shape: tuple[int, ...],
+    hidden: tuple[int, ...],
+    num_outputs: int,
+    dropout: float = 0.0,
+    high: int = 1,
 ) -> Net:
     """Dense layers with ReLU on the flattened observation: [..., *obs_shape] -> [..., num_outputs].
 
+    The observation is divided by `high`, the largest value in it.
     `apply(params, obs, key)` drops hidden units with probability `dropout`; without a key it drops
     none. Hidden weights are He-initialised, the last layer's LeCun.
     """
@@ -35,7 +40,7 @@ def mlp(
         ]
 
     def apply(params: PyTree, obs: jax.Array, key: jax.Array | None = None) -> jax.Array:
-        x = obs.astype(jnp.float32).reshape(*_front(obs, obs_shape), -1)
+        x = _scaled(obs, high).reshape(*_front(obs, obs_shape), -1)
         for index, layer in enumerate(params[:-1]):
             x = jax.nn.relu(x @ layer["w"] + layer["b"])
             if dropout > 0.0 and key is not None:
@@ -52,6 +57,7 @@ def cnn(
     num_outputs: int,
     dropout: float = 0.0,
     pool: bool = False,
+    high: int = 1,
 ) -> Net:
     """3x3 convolutions (stride 1, zero padding, ReLU), then the dense layers of `mlp`.
 
@@ -73,7 +79,7 @@ def cnn(
 
     def apply(params: PyTree, obs: jax.Array, key: jax.Array | None = None) -> jax.Array:
         # a flat batch: products with one axis of rows are faster than with several
-        x = obs.astype(jnp.float32).reshape(-1, *obs_shape)
+        x = _scaled(obs, high).reshape(-1, *obs_shape)
         for layer in params["convs"]:
             x = jax.nn.relu(_patches(x) @ layer["w"] + layer["b"])
         if pool:
@@ -82,6 +88,12 @@ def cnn(
         return head.apply(params["head"], x, key)
 
     return Net(init, apply)
+
+
+def _scaled(obs: jax.Array, high: int) -> jax.Array:
+    """float32: from 0 to 1; a division by 1 would still be a division."""
+    x = obs.astype(jnp.float32)
+    return x if high == 1 else x * jnp.float32(1 / high)
 
 
 def _dense(key: jax.Array, fan_in: int, fan_out: int, gain: float) -> dict[str, jax.Array]:

@@ -1,0 +1,154 @@
+"""PPO finds what the probes ask for, and keeps its promises about experience."""
+
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hotoven.learners.ppo import PPOConfig, RewardScale, _observe_rewards, make_ppo, output
+from hotoven.types import RUNNING, SOLVED, TIMEOUT
+from probes import (
+    PROBES,
+    Probe,
+    better_next_action,
+    cut_by_the_clock,
+    right_and_wrong,
+    stack,
+    table,
+)
+
+GAMMA = 0.5
+CONFIG = PPOConfig(
+    net="mlp",
+    hidden=(16,),
+    learning_rate=1e-2,
+    gamma=GAMMA,
+    entropy_weight=0.0,
+    normalise_rewards=False,
+    num_envs=32,
+    num_steps=2,
+    num_minibatches=2,
+    num_epochs=4,
+    num_iterations=150,
+)
+ONE = jnp.int32(1)
+
+
+@cache
+def learned(value_clip: float | None) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities [P, S, A] and values [P, S] on each probe, all learned in one program."""
+    env = Probe()
+    config = replace(CONFIG, value_clip=value_clip)
+    learner = make_ppo(config, env)
+    levels = stack(*(stack(probe(GAMMA)[0]) for probe in PROBES))  # [P, 1, ...]
+    keys = jax.random.split(jax.random.key(0), len(PROBES))
+
+    @jax.jit
+    @jax.vmap
+    def outputs(levels: Any, key: jax.Array) -> Any:
+        def body(state: Any, t: jax.Array) -> tuple[Any, Any]:
+            return learner.iterate(state, t, levels, ONE)
+
+        steps = jnp.arange(config.num_iterations)
+        state, _ = jax.lax.scan(body, learner.init(levels, ONE, key), steps)
+        return output(learner.net, state.params, jnp.eye(env.num_places))
+
+    return tuple(map(np.asarray, outputs(levels, keys)))
+
+
+@pytest.mark.parametrize("probe", PROBES, ids=lambda probe: probe.__name__)
+@pytest.mark.parametrize("value_clip", [None, 0.5])
+def test_the_value_of_the_start_is_that_of_the_best_way(value_clip, probe):
+    _, value = learned(value_clip)
+    expected = max(worth for (place, _), worth in probe(GAMMA)[1].items() if place == 0)
+    assert value[PROBES.index(probe), 0] == pytest.approx(expected, abs=0.1)
+
+
+@pytest.mark.parametrize(("probe", "place"), [(right_and_wrong, 0), (better_next_action, 1)])
+def test_the_better_action_becomes_likely(probe, place):
+    probability, _ = learned(None)
+    assert probability[PROBES.index(probe), place, 1] > 0.95
+
+
+def test_an_entropy_bonus_keeps_equal_actions_equally_likely():
+    learner = make_ppo(replace(CONFIG, entropy_weight=0.1, num_iterations=60), Probe())
+    levels = stack(table([[0, 0], [1, 1]], [[1, 1], [0, 0]], [[SOLVED] * 2, [SOLVED] * 2]))
+    state = jax.jit(learner.init)(levels, ONE, jax.random.key(1))
+    iterate = jax.jit(learner.iterate)
+    for t in range(60):
+        state, _ = iterate(state, jnp.int32(t), levels, ONE)
+    probability = output(learner.net, state.params, jnp.eye(2)[0]).preferences
+    np.testing.assert_allclose(probability, [0.5, 0.5], atol=0.05)
+
+
+def test_ends_are_counted_by_outcome():
+    learner = make_ppo(CONFIG, Probe())
+    levels = stack(cut_by_the_clock(GAMMA)[0])
+    state = jax.jit(learner.init)(levels, ONE, jax.random.key(0))
+    _, progress = jax.jit(learner.iterate)(state, jnp.int32(0), levels, ONE)
+    expected = np.zeros(5, int)
+    expected[TIMEOUT] = expected[RUNNING] = 32  # two steps each: one goes on, one times out
+    assert progress.ended.tolist() == expected.tolist()
+
+
+def test_two_ends_by_the_clock_in_one_iteration_are_refused():
+    with pytest.raises(ValueError, match=r"num_steps must be at most .* probe \(2\), got 3"):
+        make_ppo(replace(CONFIG, num_steps=3, num_envs=2), Probe())
+
+
+def test_members_with_other_keys_differ_and_the_same_key_gives_the_same_bytes():
+    learner = make_ppo(CONFIG, Probe())
+    levels = stack(right_and_wrong(GAMMA)[0])
+
+    @jax.jit
+    @jax.vmap
+    def train(key: jax.Array) -> Any:
+        state = learner.init(levels, ONE, key)
+        return learner.iterate(state, jnp.int32(0), levels, ONE)[0].params
+
+    params = train(jax.random.split(jax.random.key(0), 2)[jnp.array([0, 0, 1])])
+    for leaf in map(np.asarray, jax.tree.leaves(params)):
+        assert leaf[0].tobytes() == leaf[1].tobytes()
+        assert leaf[0].tobytes() != leaf[2].tobytes()
+
+
+def test_running_moments_are_those_of_all_discounted_returns():
+    generator = np.random.default_rng(0)
+    reward = generator.normal(size=(50, 4)).astype(np.float32)
+    ended = generator.random((50, 4)) < 0.2
+    zero = jnp.float32(0.0)
+    scale = RewardScale(jnp.zeros(4), zero, zero, zero)
+    discounted, seen = np.zeros(4), []
+    for own, over in zip(reward, ended, strict=True):
+        scale = _observe_rewards(scale, jnp.asarray(own), jnp.asarray(over), 0.9)
+        discounted = discounted * 0.9 + own
+        seen.append(discounted.copy())
+        discounted[over] = 0.0
+    assert float(scale.num_steps) == 200
+    np.testing.assert_allclose(scale.mean, np.mean(seen), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(scale.squares / scale.num_steps, np.var(seen), rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"net": "tree"}, "net must be mlp or cnn, got 'tree'"),
+        ({"clip": 0.0}, "clip must be above 0 and finite, got 0.0"),
+        ({"value_clip": -1.0}, "value_clip must be none, or above 0 and finite, got -1.0"),
+        ({"gamma": 1.5}, "gamma must be from 0 to 1, got 1.5"),
+        ({"entropy_weight": -0.1}, "entropy_weight must be at least 0 and finite, got -0.1"),
+        ({"num_epochs": 0}, "num_epochs must be from 1 to 2147483647, got 0"),
+        (
+            {"num_minibatches": 3},
+            r"num_minibatches must be a divisor of num_envs \* num_steps \(64\), got 3",
+        ),
+        ({"learning_rate": float("nan")}, "learning_rate must be above 0 and finite, got nan"),
+    ],
+)
+def test_an_impossible_setting_names_what_is_allowed(settings: dict[str, Any], message: str):
+    with pytest.raises(ValueError, match=message):
+        replace(CONFIG, **settings)
