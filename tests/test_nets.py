@@ -1,5 +1,7 @@
 """Networks compute what their names say, for one observation, a batch and an ensemble."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -157,3 +159,83 @@ def test_dropout_keeps_the_expected_output():
     # Each unit is 1 / 0.75 with probability 0.75: mean 1, standard deviation 0.58 / sqrt(units).
     assert outputs.mean() == pytest.approx(1.0, abs=0.004)
     assert outputs.std() == pytest.approx(0.0183, rel=0.15)
+
+
+# Networks for pictures, against XLA's own convolutions and pooling
+
+
+def convolved(x: jax.Array, layer: dict, size: int, stride: int, padding: str) -> jax.Array:
+    """The same layer by `lax.conv_general_dilated`: weights back from depth to space."""
+    _, depth, filters = layer["w"].shape
+    side, channels = size // stride, depth // stride**2
+    kernel = layer["w"].reshape(side, side, stride, stride, channels, filters)
+    kernel = kernel.transpose(0, 2, 1, 3, 4, 5).reshape(size, size, channels, filters)
+    names = ("NHWC", "HWIO", "NHWC")
+    out = jax.lax.conv_general_dilated(
+        x, kernel, (stride, stride), padding, dimension_numbers=names
+    )
+    return out + layer["b"]
+
+
+def pictures(*shape: int) -> jax.Array:
+    return jax.random.bits(jax.random.key(1), shape, jnp.uint8)
+
+
+def nonzero(params: Any) -> Any:
+    """Random numbers in the shapes of `params`: biases, too, and what starts at zero."""
+    leaves, structure = jax.tree.flatten(params)
+    keys = jax.random.split(jax.random.key(2), len(leaves))
+    drawn = [0.1 * jax.random.normal(k, leaf.shape) for k, leaf in zip(keys, leaves, strict=True)]
+    return jax.tree.unflatten(structure, drawn)
+
+
+@pytest.mark.parametrize("size", [36, 64, 65])
+def test_the_nature_network_is_its_convolutions(size: int):
+    net = nets.strided_cnn((size, size, 3), *nets.NATURE, 7, high=255)
+    params = nonzero(net.init(jax.random.key(0)))
+    obs = pictures(2, size, size, 3)
+    x = obs / 255.0
+    for layer, (kernel, stride) in zip(params["convs"], ((8, 4), (4, 2), (3, 1)), strict=True):
+        x = jax.nn.relu(convolved(x, layer, kernel, stride, "VALID"))
+    first, last = params["head"]
+    hidden = jax.nn.relu(x.reshape(2, -1) @ first["w"] + first["b"])
+    np.testing.assert_allclose(
+        jax.jit(net.apply)(params, obs), hidden @ last["w"] + last["b"], rtol=1e-4, atol=1e-4
+    )
+
+
+@pytest.mark.parametrize("size", [16, 21])
+def test_the_impala_network_is_its_convolutions_and_largest_values(size: int):
+    net = nets.impala_cnn((size, size, 3), 4, depths=(4, 6))
+    params = nonzero(net.init(jax.random.key(0)))
+    obs = pictures(2, size, size, 3)
+    x = obs / 255.0
+    for sequence in params["sequences"]:
+        x = convolved(x, sequence["first"], 3, 1, "SAME")
+        x = jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, 2, 2, 1), "SAME")
+        for k in (0, 2):
+            inner, outer = sequence["blocks"][k : k + 2]
+            y = jax.nn.relu(convolved(jax.nn.relu(x), inner, 3, 1, "SAME"))
+            x = x + convolved(y, outer, 3, 1, "SAME")
+    first, last = params["head"]
+    hidden = jax.nn.relu(jax.nn.relu(x).reshape(2, -1) @ first["w"] + first["b"])
+    np.testing.assert_allclose(
+        jax.jit(net.apply)(params, obs), hidden @ last["w"] + last["b"], rtol=1e-4, atol=1e-4
+    )
+
+
+@pytest.mark.parametrize("name", ["small", "impala"])
+def test_pictures_with_any_axes_in_front_are_answered_alike(name: str):
+    shape = (13, 13, 3)
+    net = nets.impala_cnn(shape, 5) if name == "impala" else nets.strided_cnn(shape, *nets.SMALL, 5)
+    params = net.init(jax.random.key(0))
+    obs = pictures(2, 3, 13, 13, 3)
+    apply = jax.jit(net.apply)
+    many = apply(params, obs)
+    assert many.shape == (2, 3, 5)
+    np.testing.assert_allclose(many[1, 2], apply(params, obs[1, 2]), rtol=1e-4, atol=1e-5)
+
+
+def test_an_observation_too_small_for_its_convolutions_is_refused():
+    with pytest.raises(ValueError, match=r"too small for convolutions .*, got \(32, 64, 3\)"):
+        nets.strided_cnn((32, 64, 3), *nets.NATURE, 5)

@@ -136,7 +136,7 @@ def test_running_moments_are_those_of_all_discounted_returns():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"net": "tree"}, "net must be mlp or cnn, got 'tree'"),
+        ({"net": "tree"}, "net must be one of mlp, small, nature, impala, got 'tree'"),
         ({"clip": 0.0}, "clip must be above 0 and finite, got 0.0"),
         ({"value_clip": -1.0}, "value_clip must be none, or above 0 and finite, got -1.0"),
         ({"gamma": 1.5}, "gamma must be from 0 to 1, got 1.5"),

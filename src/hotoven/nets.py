@@ -8,6 +8,8 @@ a grouped one, which is several times slower on a CPU.
 """
 
 import math
+from functools import reduce
+from typing import Final
 
 import jax
 import jax.numpy as jnp
@@ -88,6 +90,158 @@ def cnn(
         return head.apply(params["head"], x, key)
 
     return Net(init, apply)
+
+
+# Filters, size and stride of each convolution, and units of the dense layers after them.
+NATURE: Final = (((32, 8, 4), (64, 4, 2), (64, 3, 1)), (512,))  # Mnih et al. 2015, for pictures
+SMALL: Final = (((32, 4, 2), (32, 3, 1)), (128,))  # for some dozen cells on a side
+
+
+def strided_cnn(
+    obs_shape: tuple[int, ...],
+    layers: tuple[tuple[int, int, int], ...],
+    hidden: tuple[int, ...],
+    num_outputs: int,
+    high: int = 1,
+) -> Net:
+    """Convolutions (filters, size, stride), nothing outside, ReLU; then the dense layers of `mlp`.
+
+    Strides become depth first: a convolution with stride s on [H, W, C] is one with stride 1 on
+    [H / s, W / s, s * s * C]. A stride must divide its size.
+
+    Raises:
+      ValueError: an observation is too small for the convolutions.
+    """
+    height, width, channels = obs_shape
+    shapes = []  # of a layer's weights: taps, depth in, filters
+    for filters, size, stride in layers:
+        taps = size // stride
+        shapes.append((taps * taps, stride * stride * channels, filters))
+        height, width = (height - size) // stride + 1, (width - size) // stride + 1
+        channels = filters
+    if min(height, width) < 1:
+        raise ValueError(f"obs_shape is too small for convolutions {layers}, got {obs_shape}")
+    head = mlp((height * width * channels,), hidden, num_outputs)
+
+    def init(key: jax.Array) -> PyTree:
+        k_head, *keys = jax.random.split(key, len(layers) + 1)
+        convs = [_conv(k, *shape) for k, shape in zip(keys, shapes, strict=True)]
+        return {"convs": convs, "head": head.init(k_head)}
+
+    def apply(params: PyTree, obs: jax.Array, key: jax.Array | None = None) -> jax.Array:
+        x = _scaled(obs, high).reshape(-1, *obs_shape)
+        for layer, (_, size, stride) in zip(params["convs"], layers, strict=True):
+            x = jax.nn.relu(_taps(_depth_from_space(x, size, stride), layer))
+        return head.apply(params["head"], x.reshape(*_front(obs, obs_shape), -1))
+
+    return Net(init, apply)
+
+
+def impala_cnn(
+    obs_shape: tuple[int, ...],
+    num_outputs: int,
+    depths: tuple[int, ...] = (16, 32, 32),
+    high: int = 255,
+) -> Net:
+    """The residual network of Espeholt et al. 2018 for pictures, then 256 units.
+
+    A sequence per depth: a 3x3 convolution, the largest of each 3x3 with stride 2, and two residual
+    blocks of two 3x3 convolutions. Zeros outside.
+    """
+    height, width, channels = obs_shape
+    for _ in depths:
+        height, width = -(-height // 2), -(-width // 2)
+    head = mlp((height * width * depths[-1],), (256,), num_outputs)
+
+    def init(key: jax.Array) -> PyTree:
+        k_head, *keys = jax.random.split(key, len(depths) + 1)
+        sequences = []
+        for k, depth_in, depth in zip(keys, (channels, *depths[:-1]), depths, strict=True):
+            k_first, *k_blocks = jax.random.split(k, 5)
+            first = _conv(k_first, 9, depth_in, depth)
+            # the second of a block adds nothing at first: deep sums stay small
+            blocks = [
+                _conv(own, 9, depth, depth, gain=2.0 if index % 2 == 0 else 0.0)
+                for index, own in enumerate(k_blocks)
+            ]
+            sequences.append({"first": first, "blocks": blocks})
+        return {"sequences": sequences, "head": head.init(k_head)}
+
+    def apply(params: PyTree, obs: jax.Array, key: jax.Array | None = None) -> jax.Array:
+        x = _scaled(obs, high).reshape(-1, *obs_shape)
+        for sequence in params["sequences"]:
+            x = _largest(_taps(_framed(x), sequence["first"]))
+            for inner, outer in zip(sequence["blocks"][::2], sequence["blocks"][1::2], strict=True):
+                y = _taps(_framed(jax.nn.relu(x)), inner)
+                x = x + _taps(_framed(jax.nn.relu(y)), outer)
+        x = jax.nn.relu(x).reshape(*_front(obs, obs_shape), -1)
+        return head.apply(params["head"], x)
+
+    return Net(init, apply)
+
+
+def _conv(
+    key: jax.Array, taps: int, depth: int, filters: int, gain: float = 2.0
+) -> dict[str, jax.Array]:
+    """Weights [taps, depth, filters] and biases of a convolution."""
+    if gain == 0.0:
+        weights = jnp.zeros((taps * depth, filters), jnp.float32)
+        layer = {"w": weights, "b": jnp.zeros(filters, jnp.float32)}
+    else:
+        layer = _dense(key, taps * depth, filters, gain)
+    return {"w": layer["w"].reshape(taps, depth, filters), "b": layer["b"]}
+
+
+def _taps(x: jax.Array, layer: dict[str, jax.Array]) -> jax.Array:
+    """A convolution with stride 1 and nothing outside: [N, H, W, C] -> [N, H', W', F].
+
+    One product for all taps, whose shares are then added where they belong.
+    """
+    taps, depth, filters = layer["w"].shape
+    side = math.isqrt(taps)
+    height, width = x.shape[1] - side + 1, x.shape[2] - side + 1
+    shares = x @ layer["w"].transpose(1, 0, 2).reshape(depth, taps * filters)
+    total = layer["b"]
+    for tap in range(taps):
+        row, col = divmod(tap, side)
+        own = shares[..., tap * filters : (tap + 1) * filters]
+        total = total + own[:, row : row + height, col : col + width]
+    return total
+
+
+def _depth_from_space(x: jax.Array, size: int, stride: int) -> jax.Array:
+    """[N, H, W, C] -> [N, H / stride, W / stride, stride * stride * C], what a window reaches."""
+    if stride == 1:
+        return x
+    num, height, width, depth = x.shape
+    rows, cols = (((side - size) // stride + size // stride) for side in (height, width))
+    x = x[:, : rows * stride, : cols * stride].reshape(num, rows, stride, cols, stride, depth)
+    return x.transpose(0, 1, 3, 2, 4, 5).reshape(num, rows, cols, stride * stride * depth)
+
+
+def _framed(x: jax.Array) -> jax.Array:
+    """With a row and a column of zeros on every side."""
+    return jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+
+
+def _largest(x: jax.Array) -> jax.Array:
+    """The largest of each 3x3 at every second place, as a convolution with stride 2 would go."""
+    height, width = x.shape[1:3]
+    rows, cols = -(-height // 2), -(-width // 2)
+    # as XLA and TensorFlow frame it: the odd one of an even side's frame is at its end
+    before_row, before_col = height % 2, width % 2
+    after_row, after_col = 2 * rows + 1 - height - before_row, 2 * cols + 1 - width - before_col
+    padded = jnp.pad(
+        x,
+        ((0, 0), (before_row, after_row), (before_col, after_col), (0, 0)),
+        constant_values=-jnp.inf,
+    )
+    shifted = [
+        padded[:, row : row + 2 * rows - 1 : 2, col : col + 2 * cols - 1 : 2]
+        for row in range(3)
+        for col in range(3)
+    ]
+    return reduce(jnp.maximum, shifted)
 
 
 def _scaled(obs: jax.Array, high: int) -> jax.Array:

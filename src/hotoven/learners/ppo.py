@@ -29,9 +29,8 @@ REWARD_LIMIT: Final = 10.0  # a normalised reward is clipped to this
 class PPOConfig:
     """Settings of one agent's training."""
 
-    net: Literal["mlp", "cnn"] = "cnn"  # network family
-    filters: tuple[int, ...] = (16, 32)  # 3x3 filters per convolution (cnn)
-    hidden: tuple[int, ...] = (128,)  # units per dense layer
+    net: Literal["mlp", "small", "nature", "impala"] = "small"  # network: small for symbols
+    hidden: tuple[int, ...] = (128,)  # units per dense layer (mlp)
     learning_rate: float = 5e-4  # step size of Adam
     learning_rate_end: float = 1.0  # share of it left at the last update; falls linearly
     gamma: float = 0.999  # discount per step
@@ -49,9 +48,9 @@ class PPOConfig:
     num_iterations: int = 100  # in all
 
     def __post_init__(self) -> None:
-        _check(self, "net", self.net in ("mlp", "cnn"), "mlp or cnn")
-        for name in ("filters", "hidden"):
-            _check(self, name, all(width >= 1 for width in getattr(self, name)), "at least 1 each")
+        known = ("mlp", "small", "nature", "impala")
+        _check(self, "net", self.net in known, f"one of {', '.join(known)}")
+        _check(self, "hidden", all(width >= 1 for width in self.hidden), "at least 1 each")
         for name in ("learning_rate", "max_grad_norm", "clip"):
             _check(self, name, 0.0 < getattr(self, name) < math.inf, "above 0 and finite")
         _check(
@@ -117,10 +116,13 @@ class Batch(NamedTuple):
 
 def make_net(config: PPOConfig, env: Env) -> Net:
     """The network: observation -> float32[A + 1], the actions' logits and the value."""
-    num_outputs = env.num_actions + 1
+    shape, num_outputs, high = env.obs_shape, env.num_actions + 1, env.obs_high
     if config.net == "mlp":
-        return nets.mlp(env.obs_shape, config.hidden, num_outputs, high=env.obs_high)
-    return nets.cnn(env.obs_shape, config.filters, config.hidden, num_outputs, high=env.obs_high)
+        return nets.mlp(shape, config.hidden, num_outputs, high=high)
+    if config.net == "impala":
+        return nets.impala_cnn(shape, num_outputs, high=high)
+    layers, hidden = nets.NATURE if config.net == "nature" else nets.SMALL
+    return nets.strided_cnn(shape, layers, hidden, num_outputs, high)
 
 
 def output(net: Net, params: PyTree, obs: jax.Array) -> AgentOutput:
