@@ -68,6 +68,19 @@ RULES = [
     ("hotoven.evaluation.prediction", ["jax"]),
     ("hotoven.evaluation.bootstrap", ["jax"]),
     ("hotoven.report", ["hotoven.learners"]),
+    ("hotoven.web", ["hotoven"]),
+    (
+        "hotoven.play",
+        [
+            "hotoven.web",
+            "hotoven.learners",
+            "hotoven.agents",
+            "hotoven.mechanisms",
+            "hotoven.evaluation",
+            "hotoven.report",
+            "hotoven.studies",
+        ],
+    ),
 ]
 
 
@@ -80,7 +93,9 @@ def test_a_layer_never_reaches_what_comes_after_it(importer: str, forbidden: lis
         assert not wrong, f"{module} reaches {', '.join(sorted(wrong))}"
 
 
-@pytest.mark.parametrize("library", ["ray", "tyro", "http.server", "gymnasium"])
+@pytest.mark.parametrize(
+    "library", ["ray", "tyro", "http.server", "gymnasium", "starlette", "uvicorn", "websockets"]
+)
 def test_a_heavy_library_is_imported_by_one_module_at_most(library: str):
     users = [m for m, names in MODULES.items() if any(within(name, library) for name in names)]
     assert len(users) <= 1, f"{library} is imported by {', '.join(users)}"

@@ -1,0 +1,49 @@
+// A person plays: shows what the game says and tells it the keys.
+
+import { connect, watchKeys } from "./stage.js";
+
+const at = (id) => document.getElementById(id);
+
+// Sets a text only where it changes, so that a screen reader does not read it again.
+function write(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}
+
+let about = "";
+
+const send = connect(at("picture"), {
+  greeted(told) {
+    about = told.about;
+    write(at("title"), told.title);
+    at("keys").replaceChildren(
+      ...told.keys.flatMap(([press, does]) => {
+        const names = [document.createElement("dt"), document.createElement("dd")];
+        names[0].textContent = press;
+        names[1].textContent = does;
+        return names;
+      }),
+    );
+  },
+  shown(status) {
+    const { level, steps, outcome, message } = status;
+    write(at("level"), `${level}, ${about}`);
+    write(at("steps"), steps);
+    write(at("message"), message);
+    at("message").dataset.outcome = outcome;
+    at("picture").dataset.outcome = outcome;
+    at("picture").setAttribute("aria-label", `The picture of ${level}`);
+    document.title = `${at("title").textContent}, ${level}`;
+  },
+  lost() {
+    write(at("message"), "The connection is lost. Trying again ...");
+    at("message").dataset.outcome = "";
+  },
+});
+
+watchKeys(
+  { r: "restart", n: "next", p: "previous" },
+  {
+    changed: (keys) => send({ keys }),
+    command: (command) => send({ do: command }),
+  },
+);
