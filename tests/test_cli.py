@@ -3,12 +3,15 @@
 import json
 import re
 import shutil
+import signal
+import urllib.request
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from hotoven import cli, levels
+from hotoven.envs.coinrun.env import CoinRun
 from hotoven.envs.lavagrid import LavaGrid
 from hotoven.runs import Run
 from hotoven.storage import read_json
@@ -31,7 +34,7 @@ LAVAGRID = "reproduce lavagrid"
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("explode", "one of reproduce, train, evaluate, .*verify, .*bench, got 'explode'"),
+        ("explode", "one of reproduce, train, .*, levels, play, verify, bench, got 'explode'"),
         ("reproduce", "lavagrid"),
         ("reproduce pacman", "lavagrid"),
         (f"{LAVAGRID} --preset slow", "quick, full, got 'slow'"),
@@ -62,6 +65,20 @@ LAVAGRID = "reproduce lavagrid"
         ("levels show --role exam", "'train', 'validation', 'test'"),
         ("levels show --num-levels -1", "must not be negative, got -1"),
         ("levels hash --level-seed -1", "level seed must be from 0 to 65535, got -1"),
+        ("play pacman", "'lavagrid', 'coinrun'"),
+        (
+            "play coinrun --level-seed -1",
+            "level seed must be from 0 to 9223372036854775807, got -1",
+        ),
+        ("play coinrun --level-seed 7 --mode brutal", "brutal.*'easy', 'hard'"),
+        (
+            "play lavagrid --mode hard",
+            "unknown setting --mode: .*allowed are --level-seed, .*--height",
+        ),
+        ("play lavagrid --port 65536", "port must be from 0 to 65535, got 65536"),
+        ("play lavagrid --port -1", "port must be from 0 to 65535, got -1"),
+        ("play lavagrid --scale 2", "scale must be from 4 to 819 pixels per cell, got 2"),
+        ("play lavagrid --lava-density 0.99", "must leave 2 of the 25 cells"),
         ("bench everything", "'env', 'coinrun', 'levels', 'learn', 'evaluate'"),
     ],
 )
@@ -166,6 +183,39 @@ def test_verify_ends_with_0_only_where_every_bit_is_the_same(tmp_path, capsys):
     out = capsys.readouterr().out
     assert "easy short runs: 4799/4800 identical" in out
     assert "first difference: run " in out and "drift: 0 cells at most; 0 runs end" in out
+
+
+# Play
+
+
+def test_play_serves_a_page_at_the_address_it_prints_until_ctrl_c(base):
+    process = start(base, "play", "lavagrid", "--level-seed", "3", "--no-browser")
+    try:
+        line = process.stdout.readline()
+        address = re.fullmatch(r"play at (http://127\.0\.0\.1:\d+/[\w-]{32}/) .*Ctrl-C.*\n", line)
+        assert address, line
+        with urllib.request.urlopen(address[1], timeout=TIMEOUT) as answer:
+            assert b"<title>hotoven: play</title>" in answer.read()
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=TIMEOUT)
+    finally:
+        process.kill()
+    assert (process.returncode, out) == (130, "")
+    assert err.splitlines() == ["getting ready ...", "hotoven: stopped"]
+
+
+@pytest.mark.parametrize(
+    ("line", "env", "level_seed"),
+    [
+        ("coinrun --level-seed 7 --mode hard", CoinRun(mode="hard", paint_velocity=False), 7),
+        ("coinrun --mode easy", CoinRun(mode="easy", paint_velocity=False), 0),
+        ("lavagrid --height 7", LavaGrid(height=7), 0),
+        ("", LavaGrid(), 0),
+    ],
+)
+def test_play_takes_the_settings_of_the_environment_it_names(line, env, level_seed):
+    command = cli._parse(["play", *line.split()])
+    assert (command.env, command.level_seed) == (env, level_seed)
 
 
 # A whole tiny study

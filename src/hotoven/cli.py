@@ -1,4 +1,4 @@
-"""The command line: reproduce, train, evaluate, figures, levels, verify, bench.
+"""The command line: reproduce, train, evaluate, figures, levels, play, verify, bench.
 
 Commands and their settings are frozen dataclasses read by tyro, which only this module imports.
 Bad input ends with one line on standard error and exit code 2. Ctrl-C is `hotoven_command`'s.
@@ -18,13 +18,14 @@ from typing import Annotated, Any, Literal, cast, get_args, get_origin, get_type
 import jax
 import tyro
 
-from hotoven import bench, levels, runs
+from hotoven import bench, levels, runs, web
 from hotoven.agents import TrainingDiverged
 from hotoven.devices import use_every_core
 from hotoven.envs.coinrun.env import CoinRun
 from hotoven.envs.coinrun.verify import verify
 from hotoven.envs.lavagrid import LavaGrid
 from hotoven.evaluation import findings
+from hotoven.play import Game
 from hotoven.studies import lavagrid
 
 Study = Literal["lavagrid"]
@@ -92,6 +93,32 @@ class CoinRunLevels(Levels):
 
 
 @dataclass(frozen=True)
+class Play:
+    """Lets a person play levels, in a browser on this machine."""
+
+    env_name: tyro.conf.Positional[EnvName] = "lavagrid"  # what to play
+    level_seed: int = 0  # the level to begin with, by its id
+    scale: int | None = None  # pixels per cell; None fills a page well
+    port: int = 0  # of the page's address; 0 takes any that is free
+    browser: bool = True  # open the page; else its address is only printed
+
+
+@dataclass(frozen=True)
+class LavaGridPlay(Play):
+    """Lets a person play levels of LavaGrid, in a browser on this machine."""
+
+    env: Annotated[LavaGrid, tyro.conf.arg(name="")] = LavaGrid()
+
+
+@dataclass(frozen=True)
+class CoinRunPlay(Play):
+    """Lets a person play levels of CoinRun, in a browser on this machine."""
+
+    # the squares that tell an agent its speed would be in a person's way
+    env: Annotated[CoinRun, tyro.conf.arg(name="")] = CoinRun(paint_velocity=False)
+
+
+@dataclass(frozen=True)
 class Verify:
     """Compares an engine with recordings of the game it repeats, bit by bit."""
 
@@ -115,9 +142,13 @@ COMMANDS: dict[str, type] = {
     "evaluate": Evaluate,
     "figures": Figures,
     "levels": LavaGridLevels,
+    "play": LavaGridPlay,
     "verify": Verify,
     "bench": Bench,
 }
+
+# Which settings there are hangs on the environment: the same command, where coinrun is named.
+OF_COINRUN: dict[type, type] = {LavaGridLevels: CoinRunLevels, LavaGridPlay: CoinRunPlay}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -160,8 +191,8 @@ def _parse(arguments: list[str]) -> Any:
     if name not in COMMANDS:
         raise ValueError(f"command must be one of {', '.join(COMMANDS)}, got {name!r}")
     kind = COMMANDS[name]
-    if kind is LavaGridLevels and "coinrun" in rest:
-        kind = CoinRunLevels  # which settings there are hangs on the environment
+    if "coinrun" in rest:
+        kind = OF_COINRUN.get(kind, kind)
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
@@ -236,7 +267,8 @@ def _flags(kind: type, prefix: str = "--") -> list[str]:
         bare = get_args(inner)[0] if get_origin(inner) is Annotated else inner
         dashed = field.name.replace("_", "-")
         if is_dataclass(bare):
-            nested = prefix if field.name == "settings" else f"{prefix}{dashed}."
+            nameless = any(getattr(extra, "name", None) == "" for extra in get_args(inner)[1:])
+            nested = prefix if nameless else f"{prefix}{dashed}."
             found += _flags(bare, nested)  # type: ignore[arg-type]
         else:
             found.append(f"{prefix}{dashed}")
@@ -253,6 +285,8 @@ def _run(command: Any) -> int:
         _figures(command)
     elif isinstance(command, LavaGridLevels | CoinRunLevels):
         _levels(command)
+    elif isinstance(command, LavaGridPlay | CoinRunPlay):
+        _play(command)
     elif isinstance(command, Verify):
         return _verify(command)
     else:
@@ -382,6 +416,14 @@ def _levels(command: LavaGridLevels | CoinRunLevels) -> None:
         print(f"level {chosen.ids[index]}: {facts}")
         one = jax.tree.map(lambda leaf, index=index: leaf[index], chosen.levels)
         print(command.env.text(one), end="\n\n")
+
+
+def _play(command: LavaGridPlay | CoinRunPlay) -> None:
+    with web.listen(command.port) as listener:  # first: what is wrong is said at once
+        game = Game(command.env, command.level_seed, command.scale)
+        print("getting ready ...", file=sys.stderr, flush=True)
+        game.get_ready()
+        web.serve(game, "play", listener, command.browser)
 
 
 def _verify(command: Verify) -> int:
