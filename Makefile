@@ -9,8 +9,9 @@ PYTHON311 ?= $(shell $(PYTHON) -c 'import sys; print(sys.executable if sys.versi
 
 setup: .venv/setup.stamp
 
+# A process for each core; a file's tests stay together, with what they share.
 test: .venv/dev.stamp
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 # The real CoinRun, on levels and actions drawn from SEED, or anew where it is not given.
 test-live: .venv/dev.stamp .venv-peers/procgen2/setup.stamp
