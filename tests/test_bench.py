@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from hotoven import bench
+from hotoven.envs.coinrun.env import CoinRun
 from hotoven.envs.lavagrid import LavaGrid
 from hotoven.learners.dqn import DQNConfig
 from hotoven.studies import lavagrid
@@ -159,7 +160,15 @@ def test_coinrun_is_measured_alone_where_no_peer_is_installed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ):
     monkeypatch.chdir(tmp_path)
+    played: list[str] = []
+
+    def still(env: CoinRun, batch: int, num_steps: int) -> bench.Contestant:
+        played.append(f"{env.mode} {env.obs} {batch}")
+        return bench.Contestant("steps", lambda: 1.0)
+
+    monkeypatch.setattr(bench, "_our_steps", still)
     result = bench.coinrun_speed(repeats=1, batch=4, num_steps=2)
+    assert sorted(played) == ["hard pixels 2"] * 2 + ["hard symbolic 2"] * 2
     assert list(result.figures) == ["hotoven, pixels", "hotoven, symbols"]
     assert result.derived == {}
     assert [note.split(":")[0] for note in result.notes[:2]] == [

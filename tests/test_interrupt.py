@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from hotoven.progress import Stage
 from tinystudy import SETTINGS, TIMEOUT, assert_same, finish, results, start, uninterrupted
 
 # A finalizer stands for JAX's callbacks: Python drops what is raised in it.
@@ -96,3 +97,18 @@ def test_in_training_it_says_how_to_go_on(tmp_path_factory, tmp_path: Path, sign
     if sign == "train 4 agents":
         finish(start(base, *words, "--resume"))
         assert_same(results(tmp_path / "run"), results(uninterrupted(base)[0]))
+
+
+def test_a_line_of_progress_is_written_at_once(monkeypatch: pytest.MonkeyPatch):
+    written: list[str] = []
+
+    class Stream:
+        def write(self, text: str) -> None:
+            written.append(text)
+
+        def flush(self) -> None:
+            pass
+
+    monkeypatch.setattr(sys, "stderr", Stream())
+    Stage("train", 4, None).show(2, "well")
+    assert written == ["train: 2/4 (0 s)  well\n"]

@@ -189,7 +189,7 @@ def nonzero(params: Any) -> Any:
     return jax.tree.unflatten(structure, drawn)
 
 
-@pytest.mark.parametrize("size", [36, 64, 65])
+@pytest.mark.parametrize("size", [37, 64])
 def test_the_nature_network_is_its_convolutions(size: int):
     net = nets.strided_cnn((size, size, 3), *nets.NATURE, 7, high=255)
     params = nonzero(net.init(jax.random.key(0)))
@@ -204,7 +204,7 @@ def test_the_nature_network_is_its_convolutions(size: int):
     )
 
 
-@pytest.mark.parametrize("size", [16, 21])
+@pytest.mark.parametrize("size", [12, 13])
 def test_the_impala_network_is_its_convolutions_and_largest_values(size: int):
     net = nets.impala_cnn((size, size, 3), 4, depths=(4, 6))
     params = nonzero(net.init(jax.random.key(0)))

@@ -26,6 +26,7 @@ from hotoven.envs.coinrun.verify import verify
 from hotoven.envs.lavagrid import LavaGrid
 from hotoven.evaluation import findings
 from hotoven.play import Game
+from hotoven.progress import tell
 from hotoven.studies import lavagrid
 
 Study = Literal["lavagrid"]
@@ -171,7 +172,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _complain(message: str) -> int:
     """Prints one line; returns the exit code."""
-    print(f"hotoven: {' '.join(message.split())}", file=sys.stderr)
+    tell(f"hotoven: {' '.join(message.split())}")
     return 2
 
 
@@ -421,7 +422,7 @@ def _levels(command: LavaGridLevels | CoinRunLevels) -> None:
 def _play(command: LavaGridPlay | CoinRunPlay) -> None:
     with web.listen(command.port) as listener:  # first: what is wrong is said at once
         game = Game(command.env, command.level_seed, command.scale)
-        print("getting ready ...", file=sys.stderr, flush=True)
+        tell("getting ready ...")
         game.get_ready()
         web.serve(game, "play", listener, command.browser)
 

@@ -24,11 +24,16 @@ class Stage:
             return
         seconds = time.monotonic() - self._start
         words = f"  {note}" if note else ""
-        print(
-            f"{self._title}: {done}/{self._total} ({seconds:.0f} s){words}",
-            file=sys.stderr,
-            flush=True,
-        )
+        tell(f"{self._title}: {done}/{self._total} ({seconds:.0f} s){words}")
+
+
+def tell(line: str) -> None:
+    """Writes a line to standard error, at once: `print` would write its end apart.
+
+    What another thread says last, when Ctrl-C comes, then has a line of its own.
+    """
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
 
 
 @contextmanager

@@ -5,7 +5,6 @@ that a killed run goes on where it stopped and ends with the same bytes.
 """
 
 import json
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -29,7 +28,7 @@ from hotoven.mechanisms.dropout import MCDropout
 from hotoven.mechanisms.mean import Mean
 from hotoven.mechanisms.member import Member
 from hotoven.mechanisms.vote import Vote
-from hotoven.progress import stage
+from hotoven.progress import stage, tell
 from hotoven.report import animate, figures
 from hotoven.runs import Run
 from hotoven.storage import read_json, read_table, write_bytes, write_json, write_table
@@ -171,10 +170,7 @@ def train(study: LavaGridStudy, folder: Run) -> None:
     split = make_split(study)
     _write_levels(folder, split)
     for role, chosen in split._asdict().items():
-        print(
-            f"{role} levels: {len(chosen)}, {chosen.num_duplicates} duplicates dropped",
-            file=sys.stderr,
-        )
+        tell(f"{role} levels: {len(chosen)}, {chosen.num_duplicates} duplicates dropped")
     for replication in range(study.num_replications):
         paths = [_agents_path(folder.path, size, replication) for size in study.sizes]
         if not all(path.exists() for path in paths):
