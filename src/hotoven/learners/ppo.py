@@ -2,8 +2,7 @@
 
 `make_ppo(config, env)` gives `init` and `iterate`: an iteration plays `num_steps` steps of all
 environments and learns from them, in one program. Source: Schulman et al. 2017, with the reward
-normalisation and the settings of Cobbe et al. 2020 (procgen). Differences from the paper are
-numbered in docs/differences.md.
+normalisation and the settings of Cobbe et al. 2020 (procgen).
 """
 
 import math
