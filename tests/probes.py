@@ -40,6 +40,7 @@ class Probe:
     max_steps: int = 2
 
     name: ClassVar[str] = "probe"
+    family: ClassVar[str] = "probe"
     version: ClassVar[int] = 1
     causes: ClassVar[tuple[str, ...]] = ("", "solved", "catastrophe", "timeout", "failed")
     obs_high: ClassVar[int] = 1

@@ -174,6 +174,7 @@ def test_verify_ends_with_0_only_where_every_bit_is_the_same(tmp_path, capsys):
     assert cli.main(["verify", "coinrun", str(folder)]) == 0
     assert capsys.readouterr().out == (
         "easy levels: 400/400 identical\neasy short runs: 4800/4800 identical, 28105 steps\n"
+        "not there, not compared: traj_easy.npz, levels_hard.npz, traj_hard.npz, short_hard.npz\n"
     )
     with np.load(folder / "short_easy.npz") as stored:
         arrays = {name: stored[name] for name in stored.files}
@@ -183,6 +184,12 @@ def test_verify_ends_with_0_only_where_every_bit_is_the_same(tmp_path, capsys):
     out = capsys.readouterr().out
     assert "easy short runs: 4799/4800 identical" in out
     assert "first difference: run " in out and "drift: 0 cells at most; 0 runs end" in out
+    del arrays["mon_vx"]
+    np.savez(folder / "short_easy.npz", **arrays)
+    assert cli.main(["verify", "coinrun", str(folder)]) == 2
+    assert "short_easy.npz is no recording of short: it lacks mon_vx" in capsys.readouterr().err
+    assert cli.main(["verify", "coinrun", str(folder / "gone")]) == 2
+    assert "no folder" in capsys.readouterr().err
 
 
 # Play

@@ -78,6 +78,10 @@ def test_levels_of_another_version_mode_or_block_are_refused(cache):
         write_arrays(path, arrays, {"block": json.dumps(about | change)})
         with pytest.raises(ValueError, match=f"must hold .*'version': {level.VERSION}.*; remove"):
             bank.generate(IDS, "easy")
+    some = {name: array for name, array in arrays.items() if name != "level.3"}
+    write_arrays(path, some, metadata)
+    with pytest.raises(ValueError, match="does not hold the arrays of a block of levels; remove"):
+        bank.generate(IDS, "easy")
     write_arrays(path, arrays, {})
     with pytest.raises(ValueError, match="it holds no levels"):
         bank.generate(IDS, "easy")

@@ -1,6 +1,7 @@
 """CoinRun as an environment: what an end counts as, what is seen, what repeats itself."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -88,6 +89,8 @@ def test_the_fatal_frame_is_the_one_after_the_fatal_step():
         ({"mode": "medium"}, "mode must be one of easy, hard, got 'medium'"),
         ({"obs": "sound"}, "obs must be one of pixels, symbolic, got 'sound'"),
         ({"dangers": ("fire",)}, "dangers must be one or more of lava, saw, monster, got"),
+        ({"dangers": [["lava"]]}, "dangers must be one or more of lava, saw, monster, got"),
+        ({"paint_velocity": "no"}, "paint_velocity must be True or False, got 'no'"),
         ({"dangers": ()}, r"dangers must be one or more of lava, saw, monster, got \(\)"),
         ({"dangers": "lava"}, "dangers must be one or more of lava, saw, monster, got 'lava'"),
         ({"max_steps": 1001}, "max_steps must be from 1 to 1000, got 1001"),
@@ -195,6 +198,8 @@ def test_symbols_show_each_thing_in_its_cell():
     assert cells_of(obs, "saw", state) == {(4, 1)}
     assert cells_of(obs, "monster_left", state) == {(1, 1)}
     assert cells_of(obs, "monster_right", state) == {(2, 1)}
+    still = state._replace(monster_vx=state.monster_vx * 0)
+    assert cells_of(symbolic.observe(still), "monster_right", state) == {(1, 1), (2, 1)}
     assert cells_of(obs, "crate", state) == {(3, 1), (3, 2)}
     assert (channel(obs, "x_in_cell") == 191).all()  # 0.75 of 255
     assert (channel(obs, "y_in_cell") == 63).all()
@@ -269,6 +274,37 @@ def test_an_agent_that_stands_still_is_in_the_same_situation_again():
         ]
         assert words[15] == words[25]  # a picture's clock comes round in ten steps
         assert (words[15] == words[16]) == (obs == "symbolic")
+
+
+def test_a_monster_that_walks_makes_another_situation():
+    plan = hand_made([Thing(MONSTER, 4, 1, 0.15, 0)])
+    state = start(plan, x=1.5, y=8.0)  # far above it
+    later = physics.step(state, np.int32(NOTHING))
+    moved = state._replace(monster_x=later.monster_x)
+    turned = state._replace(monster_vx=-state.monster_vx)
+    facing = state._replace(facing_left=~state.facing_left)
+    for other in (moved, turned, facing, state._replace(num_ties=state.num_ties + 1)):
+        pairs = zip(*map(jax.tree.leaves, map(ENV.situation, (state, other))), strict=True)
+        assert not all(np.array_equal(one, two) for one, two in pairs)
+
+
+def test_the_velocity_is_painted_only_where_that_is_asked_for():
+    state = start(hand_made())._replace(vx=jnp.float32(0.5))
+    painted, plain = (CoinRun(paint_velocity=paint) for paint in (True, False))
+    for draw in (CoinRun.observe, lambda env, state: env.render(state, 8)):
+        one, other = (np.asarray(draw(env, state)) for env in (painted, plain))
+        side = one.shape[0] // 5
+        assert (one[:side, :side] == 255).all()
+        assert not (other[:side, :side] == 255).all()
+        np.testing.assert_array_equal(one[side + 1 :], other[side + 1 :])
+
+
+def test_a_set_of_levels_knows_its_mode(tmp_path: Path):
+    easy, hard = (CoinRun(mode=mode) for mode in ("easy", "hard"))
+    levels.save(tmp_path / "set", levels.make_levels(easy, np.arange(3)))
+    assert levels.load(tmp_path / "set", easy).family == "coinrun-easy"
+    with pytest.raises(ValueError, match=r"holds coinrun-easy levels .*, this is coinrun-hard"):
+        levels.load(tmp_path / "set", hard)
 
 
 def test_skipping_moves_the_clock_and_nothing_else():

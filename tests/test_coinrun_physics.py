@@ -391,6 +391,30 @@ def test_drift_is_measured_up_to_the_first_end_that_differs():
     assert result.identical == result.total - 1
 
 
+def test_a_monster_that_differs_is_found_and_so_is_one_too_few():
+    recording = some_runs(recorded("traj", "hard"), 5)
+    run = int(np.flatnonzero(recording["mon_count"])[0])
+    entry = int(recording["mon_offset"][run])
+    for name in ("mon_x", "mon_vx"):
+
+        def nudge(values: np.ndarray) -> None:
+            values[entry] = np.nextafter(values[entry], np.float32(99))
+
+        result = compare_runs(altered(recording, name, nudge), "hard")
+        assert result.identical == result.total - 1
+        assert f"run {run} " in result.first_difference and f"{name} is" in result.first_difference
+    none = {
+        **recording,
+        "mon_count": recording["mon_count"] * 0,
+        "mon_offset": recording["mon_offset"] * 0,
+        "mon_x": recording["mon_x"][:0],
+        "mon_vx": recording["mon_vx"][:0],
+    }
+    result = compare_runs(none, "hard")
+    assert result.total - result.identical == (recording["mon_count"] > 0).sum()
+    assert "number of monsters is" in result.first_difference
+
+
 def test_the_sign_of_zero_counts():
     recording = some_runs(recorded("short", "hard"), 40)
     row = int(np.flatnonzero((recording["vy"] == 0) & ~np.signbit(recording["vy"]))[0])
@@ -430,5 +454,5 @@ def test_a_damaged_recording_is_one_clear_error(tmp_path: Path):
     with pytest.raises(ValueError, match=r"traj_easy\.npz cannot be read as arrays"):
         list(verify.verify(tmp_path))
     np.savez(path, seed=np.zeros(3, np.int32))
-    with pytest.raises(ValueError, match=r"traj_easy\.npz is no recording of traj: 'offset'"):
+    with pytest.raises(ValueError, match=r"traj_easy\.npz is no recording of traj: it lacks off"):
         list(verify.verify(tmp_path))

@@ -245,7 +245,14 @@ def test_the_squares_show_the_velocity():
 
 def test_only_an_agent_that_died_is_crossed_out():
     state = one(0, x=2.5, y=9.0)
-    for ends, crossed in ((0, False), (physics.END_COIN, False), (physics.END_SAW, True)):
+    for ends, crossed in (
+        (0, False),
+        (physics.END_COIN, False),
+        (physics.END_TIME, False),
+        (physics.END_LAVA, True),
+        (physics.END_SAW, True),
+        (physics.END_MONSTER, True),
+    ):
         pixels = np.asarray(drawn(state._replace(ends=jnp.uint8(ends)), 32))
         assert (share(pixels[190:226, 190:226], picture.FATAL) > 0.1) == crossed
 

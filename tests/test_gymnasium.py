@@ -1,5 +1,6 @@
 """The Gymnasium adapter keeps Gymnasium's rules and never hides how an episode ended."""
 
+from dataclasses import replace
 from typing import Any
 
 import gymnasium
@@ -216,7 +217,13 @@ def test_a_frame_is_drawn_only_when_asked_for():
         ({"level_ids": []}, "at least one level is needed, got none"),
         ({"level_ids": [-1]}, "level ids must not be negative, got -1"),
         ({"level_ids": [1], "num_levels": 1}, "only one of .* got level_ids and num_levels"),
-        ({"level_set": THREE}, r"lavagrid levels with arrays int8\[5, 5\] .* got .*int8\[1, 4\]"),
+        (
+            {"level_set": THREE},
+            r"lavagrid levels .* int8\[5, 5\] .* got .*int8\[1, 4\]",
+        ),
+        ({"level_ids": [1.5]}, r"level ids must be a list of whole numbers, got float64\(1,\)"),
+        ({"level_ids": 3}, r"level ids must be a list of whole numbers, got int64\(\)"),
+        ({"only": "has_lava"}, "only must be a list of names of facts, got 'has_lava'"),
         ({"only": ("shortest",)}, "only must name facts among none of lavagrid, got shortest"),
         ({"only": ("has_lava",), "level_ids": [1]}, "only goes with num_levels"),
         ({"render_mode": "ansi"}, "render_mode must be None or 'rgb_array', got 'ansi'"),
@@ -487,6 +494,16 @@ def test_the_vector_form_draws_one_frame_per_environment():
 def test_gymnasiums_own_checker_finds_nothing_in_coinrun(obs: str):
     env = gymnasium.make("hotoven/CoinRun-v0", num_levels=5, obs=obs, render_mode="rgb_array")
     check_env(env.unwrapped)
+
+
+def test_levels_of_the_other_mode_or_another_version_are_refused():
+    easy = levels.make_levels(hotoven.make("coinrun", mode="easy"), np.arange(2))
+    with pytest.raises(ValueError, match=r"must hold coinrun-hard levels .* got coinrun-easy"):
+        GymnasiumEnv("coinrun", mode="hard", level_set=easy)
+    with pytest.raises(ValueError, match=r"must hold .* version 1 .* got .* version 9"):
+        GymnasiumEnv("coinrun", mode="easy", level_set=replace(easy, version=9))
+    env = GymnasiumEnv("coinrun", mode="easy", level_set=easy)
+    assert env.metadata["render_fps"] == 15  # the game's own pace
 
 
 def test_coinrun_is_played_side_by_side_on_levels_that_can_kill():

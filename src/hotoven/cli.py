@@ -22,7 +22,7 @@ from hotoven import bench, levels, runs, web
 from hotoven.agents import TrainingDiverged
 from hotoven.devices import use_every_core
 from hotoven.envs.coinrun.env import CoinRun
-from hotoven.envs.coinrun.verify import verify
+from hotoven.envs.coinrun.verify import file_names, verify
 from hotoven.envs.lavagrid import LavaGrid
 from hotoven.evaluation import findings
 from hotoven.play import Game
@@ -81,7 +81,7 @@ class Levels:
 
 @dataclass(frozen=True)
 class LavaGridLevels(Levels):
-    """Shows, counts or names levels of LavaGrid."""
+    """Shows, counts or names levels; settings of CoinRun: hotoven levels count coinrun --help."""
 
     env: LavaGrid = LavaGrid()  # the environment
 
@@ -106,7 +106,7 @@ class Play:
 
 @dataclass(frozen=True)
 class LavaGridPlay(Play):
-    """Lets a person play levels of LavaGrid, in a browser on this machine."""
+    """Lets a person play in a browser here; settings of CoinRun: hotoven play coinrun --help."""
 
     env: Annotated[LavaGrid, tyro.conf.arg(name="")] = LavaGrid()
 
@@ -430,6 +430,7 @@ def _play(command: LavaGridPlay | CoinRunPlay) -> None:
 def _verify(command: Verify) -> int:
     """Prints what is identical in each recording; returns 0 if all is, else 1."""
     code = 0
+    missing = [name for name in file_names() if not (command.folder / name).exists()]
     for result in verify(command.folder):
         steps = f", {result.num_steps} steps" if result.num_steps else ""
         print(f"{result.what}: {result.identical}/{result.total} identical{steps}", flush=True)
@@ -442,6 +443,8 @@ def _verify(command: Verify) -> int:
                     f"{result.num_other_ends} runs end otherwise",
                     flush=True,
                 )
+    if missing:
+        print(f"not there, not compared: {', '.join(missing)}")
     return code
 
 

@@ -24,6 +24,7 @@ ROLES: Final = ("train", "validation", "test")
 IDS_PER_SEED: Final = 2**32
 IDS_PER_ROLE: Final = 2**48
 MAX_SEED: Final = IDS_PER_ROLE // IDS_PER_SEED - 1
+MAX_ID: Final = 2**63 - 1
 DRAW: Final = 1024  # levels generated at a time while a set is filled
 DIGEST_BYTES: Final = 16
 
@@ -37,10 +38,19 @@ class Split(NamedTuple):
 
 
 def make_levels(env: Env, ids: np.ndarray) -> LevelSet:
-    """The levels of those ids, duplicates included."""
-    ids = np.asarray(ids, np.int64)
+    """The levels of those ids (int[L]), duplicates included.
+
+    Raises:
+      ValueError: the ids are not whole numbers in a list, or the environment refuses one.
+    """
+    ids = np.asarray(ids)
+    if ids.ndim != 1 or not (ids.size == 0 or np.issubdtype(ids.dtype, np.integer)):
+        raise ValueError(f"level ids must be a list of whole numbers, got {ids.dtype}{ids.shape}")
+    if ids.size and ids.max() > MAX_ID:
+        raise ValueError(f"level ids must be at most {MAX_ID}, got {ids.max()}")
+    ids = ids.astype(np.int64)
     levels, facts = env.generate(ids)
-    return LevelSet(levels, ids, _digests(env.content(levels)), facts, env.name, env.version)
+    return LevelSet(levels, ids, _digests(env.content(levels)), facts, env.family, env.version)
 
 
 def split(
@@ -77,6 +87,8 @@ def split(
 
 def _check_facts(env: Env, only: Sequence[str]) -> None:
     """Raises ValueError unless all names are those of yes-or-no facts of `env`'s levels."""
+    if isinstance(only, str):
+        raise ValueError(f"only must be a list of names of facts, got {only!r}")
     _, facts = env.generate(np.zeros(0, np.int64))
     allowed = [name for name, fact in facts.items() if fact.dtype == bool]
     unknown = [name for name in only if name not in allowed]
@@ -146,10 +158,10 @@ def load(path: Path, env: Env) -> LevelSet:
     if "level_set" not in metadata:
         raise ValueError(f"{path} holds no level set")
     about = json.loads(metadata["level_set"])
-    if (about["family"], about["version"]) != (env.name, env.version):
+    if (about["family"], about["version"]) != (env.family, env.version):
         raise ValueError(
             f"{path} holds {about['family']} levels of generator version {about['version']}, "
-            f"this is {env.name} version {env.version}"
+            f"this is {env.family} version {env.version}"
         )
     pattern, _ = env.generate(np.zeros(0, np.int64))
     leaves = []

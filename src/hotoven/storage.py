@@ -87,6 +87,8 @@ def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         raise ValueError(f"no file {path}") from None
     except (SafetensorError, OSError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} is not a whole safetensors file: {error}") from None
+    if not isinstance(head, dict) or not isinstance(head.get("metadata", {}), dict):
+        raise ValueError(f"{path} is not one of our files: its metadata is {head!r}")
     metadata = head.get("metadata", {})
     if head.get("checksum") != _checksum(arrays, metadata):
         raise ValueError(f"{path} is damaged: its content is not what its checksum names")

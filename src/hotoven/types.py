@@ -58,7 +58,7 @@ class LevelSet:
     ids: np.ndarray  # int64[L]  the seed of each level
     digests: np.ndarray  # uint8[L, 16]  BLAKE2b of each level's content
     facts: Mapping[str, np.ndarray]  # name -> [L], e.g. the length of the shortest safe path
-    family: str  # the environment's name, e.g. "lavagrid"
+    family: str  # the environment's, e.g. "lavagrid" or "coinrun-hard"
     version: int  # of the generator: within one version an id means the same level for ever
     num_duplicates: int = 0  # levels dropped because their content was already taken
     num_unfit: int = 0  # levels passed over because no fact that was asked for held
@@ -75,6 +75,11 @@ class Env(Protocol):
 
     @property
     def name(self) -> str: ...
+    @property
+    def family(self) -> str:
+        """Whose levels these are: within one family and version an id means one level."""
+        ...
+
     @property
     def version(self) -> int:
         """Version of the level generator: within one, an id means the same level for ever."""

@@ -35,6 +35,7 @@ from hotoven.types import CATASTROPHE, OUTCOMES, RUNNING, TIMEOUT, Env, LevelSet
 
 DEFAULT_NUM_LEVELS: Final = 200
 METADATA: Final[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 6}
+FPS: Final = {"coinrun": 15}  # frames per second of a film, where it is not METADATA's
 DEFAULT_SCALE: Final = 24  # pixels per cell of a rendered frame
 # Keywords of both classes besides an environment's own settings.
 ADAPTER_SETTINGS: Final = (
@@ -108,6 +109,7 @@ class GymnasiumEnv(gymnasium.Env[np.ndarray, np.int64]):
         self.level_set = _choose_levels(
             self.env, level_set, level_ids, num_levels, level_seed, only
         )
+        self.metadata = _metadata(self.env)
         self.observation_space = _observation_space(self.env, self.level_set)
         self.action_space = spaces.Discrete(self.env.num_actions)
         self.render_mode = render_mode
@@ -210,7 +212,7 @@ class GymnasiumVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             self.env, level_set, level_ids, num_levels, level_seed, only
         )
         self.autoreset_mode = _autoreset_mode(autoreset_mode)
-        self.metadata = {**METADATA, "autoreset_mode": self.autoreset_mode}
+        self.metadata = {**_metadata(self.env), "autoreset_mode": self.autoreset_mode}
         self.num_envs = num_envs
         self.single_observation_space = _observation_space(self.env, self.level_set)
         self.single_action_space = spaces.Discrete(self.env.num_actions)
@@ -403,6 +405,10 @@ def _make_env(env_name: str, settings: Mapping[str, Any]) -> Env:
     return make(env_name, **settings)
 
 
+def _metadata(env: Env) -> dict[str, Any]:
+    return METADATA | {"render_fps": FPS.get(env.name, METADATA["render_fps"])}
+
+
 def _check_render_mode(render_mode: str | None) -> None:
     if render_mode not in (None, "rgb_array"):
         raise ValueError(f"render_mode must be None or 'rgb_array', got {render_mode!r}")
@@ -432,7 +438,7 @@ def _choose_levels(
         raise ValueError("only goes with num_levels; level_set and level_ids are chosen already")
     if level_set is None:
         if level_ids is not None:
-            level_set = make_levels(env, np.asarray(level_ids, np.int64))
+            level_set = make_levels(env, np.asarray(level_ids))
         else:
             count = DEFAULT_NUM_LEVELS if num_levels is None else num_levels
             level_set = split(env, count, 0, 0, level_seed, only).train
@@ -440,10 +446,11 @@ def _choose_levels(
         raise ValueError("at least one level is needed, got none")
     pattern, _ = env.generate(np.zeros(0, np.int64))
     made, needed = _shapes(level_set.levels), _shapes(pattern)
-    if level_set.family != env.name or made != needed:
+    ours = f"{env.family} levels of version {env.version}"
+    came = f"{level_set.family} levels of version {level_set.version}"
+    if came != ours or made != needed:
         raise ValueError(
-            f"level_set must hold {env.name} levels with arrays {needed}, "
-            f"got {level_set.family} levels with arrays {made}"
+            f"level_set must hold {ours} with arrays {needed}, got {came} with arrays {made}"
         )
     return level_set
 

@@ -102,6 +102,7 @@ class LavaGrid:
     max_steps: int = 40  # an episode without an end times out after this many steps
 
     name: ClassVar[str] = "lavagrid"
+    family: ClassVar[str] = "lavagrid"
     num_actions: ClassVar[int] = 4
     action_names: ClassVar[tuple[str, ...]] = ("up", "right", "down", "left")
     causes: ClassVar[tuple[str, ...]] = CAUSES

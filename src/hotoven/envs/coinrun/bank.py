@@ -85,6 +85,10 @@ def _read(path: Path, first: int, mode: str) -> tuple[Level, Mapping[str, np.nda
     if about != needed:
         raise ValueError(f"{path} must hold {needed}, it holds {about or 'no levels'}; {advice}")
     pattern, facts = _pattern(mode)
+    needed_arrays = {f"level.{index}" for index in range(len(jax.tree.leaves(pattern)))}
+    needed_arrays |= {f"fact.{name}" for name in facts}
+    if arrays.keys() != needed_arrays:
+        raise ValueError(f"{path} does not hold the arrays of a block of levels; {advice}")
     leaves = [arrays[f"level.{index}"] for index in range(len(jax.tree.leaves(pattern)))]
     levels = jax.tree.unflatten(jax.tree.structure(pattern), leaves)
     return levels, {name: arrays[f"fact.{name}"] for name in facts}

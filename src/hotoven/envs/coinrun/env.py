@@ -105,14 +105,16 @@ class CoinRun:
                 raise ValueError(
                     f"{field} must be one of {', '.join(allowed)}, got {getattr(self, field)!r}"
                 )
-        listed = isinstance(self.dangers, (tuple, list))
-        if not listed or not self.dangers or not set(self.dangers) <= set(DANGERS):
+        listed = isinstance(self.dangers, (tuple, list)) and len(self.dangers) > 0
+        if not listed or not all(danger in DANGERS for danger in self.dangers):
             raise ValueError(
                 f"dangers must be one or more of {', '.join(DANGERS)}, got {self.dangers!r}"
             )
         # in one order, so that equal settings are equal environments
         ordered = tuple(danger for danger in DANGERS if danger in self.dangers)
         object.__setattr__(self, "dangers", ordered)
+        if not isinstance(self.paint_velocity, (bool, np.bool_)):
+            raise ValueError(f"paint_velocity must be True or False, got {self.paint_velocity!r}")
         whole = isinstance(self.max_steps, (int, np.integer))
         if isinstance(self.max_steps, bool) or not whole:
             raise ValueError(f"max_steps must be a whole number, got {self.max_steps!r}")
@@ -120,6 +122,11 @@ class CoinRun:
             raise ValueError(
                 f"max_steps must be from 1 to {physics.MAX_STEPS}, got {self.max_steps}"
             )
+
+    @property
+    def family(self) -> str:
+        """The levels of one mode: an id means another level in the other."""
+        return f"{self.name}-{self.mode}"
 
     @property
     def obs_shape(self) -> tuple[int, int, int]:

@@ -51,7 +51,8 @@ class Plans(NamedTuple):
     num_steps: np.ndarray  # int32[N]  actions of the way; 0 where none was found
     actions: np.ndarray  # int8[N, T]  the ways, with doing nothing after each
     # bool[N]  none was found, and the search did not have to leave anything out but states that
-    # were taken for one: the agent dies whatever it does, as far as that search could tell apart
+    # were taken for one: the agent dies or runs out of time whatever it does, or the episode has
+    # ended already, as far as that search could tell apart
     died_out: np.ndarray
 
 
@@ -77,8 +78,13 @@ def plan(states: State, efforts: tuple[Effort, ...] = EFFORTS) -> Plans:
     Args:
       states: leaves [N, ...], as `physics.step` leaves them, in mid-air too. From a state that has
         ended there is no way.
+
+    Raises:
+      ValueError: the states have no axis of their own.
     """
     states = jax.tree.map(np.asarray, states)
+    if states.x.ndim != 1:
+        raise ValueError(f"states must be many, with x of shape [N], got shape {states.x.shape}")
     count = len(states.x)
     ways = [np.zeros(0, np.int8)] * count
     found, died_out = np.zeros((2, count), bool)

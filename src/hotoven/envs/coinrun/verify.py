@@ -28,6 +28,27 @@ FIELDS: Final = (
 )
 
 
+# Columns without which a file is no recording of its kind.
+_RUN: Final = ("seed", "offset", "action", "mon_count", "mon_offset")
+_THINGS: Final = ("type", "theme", "x", "y", "vx", "vy", "rx", "ry")
+NEEDED: Final = {
+    "levels": (
+        *("seed", "grid", "goal", "agent_theme", "wall_theme", "bg_index", "bg_pct_x", "rng_next"),
+        *("ent_offset", *(f"ent_{name}" for name in _THINGS)),
+    ),
+    "traj": (*_RUN, *FIELDS),
+    "short": (
+        *(*_RUN, "warm", "start_x", "start_y", "start_vx", "start_vy", "start_on_crate"),
+        *(name for name in FIELDS if name != "elapsed"),
+    ),
+}
+
+
+def file_names() -> list[str]:
+    """The files that a full set of recordings holds."""
+    return [f"{name}_{mode}.npz" for mode in MODES for name in NEEDED]
+
+
 class Comparison(NamedTuple):
     """How much of one file the engine repeats."""
 
@@ -46,8 +67,11 @@ def verify(folder: Path) -> Iterator[Comparison]:
     """Compares each recording in `folder` with the engine, easy before hard.
 
     Raises:
-      ValueError: the folder holds no recording, or one that cannot be read.
+      ValueError: there is no such folder, it holds no recording, or one that cannot be read or
+        lacks something.
     """
+    if not folder.is_dir():
+        raise ValueError(f"no folder {folder}")
     found = False
     for mode in MODES:
         for name, compare in (
@@ -58,9 +82,14 @@ def verify(folder: Path) -> Iterator[Comparison]:
             path = folder / f"{name}_{mode}.npz"
             if path.exists():
                 found = True
+                recording = read(path)
+                lacking = [column for column in NEEDED[name] if column not in recording]
+                if lacking or 0 in (len(recording["seed"]), len(recording[NEEDED[name][2]])):
+                    what = f"lacks {', '.join(lacking)}" if lacking else "is empty"
+                    raise ValueError(f"{path} is no recording of {name}: it {what}")
                 try:
-                    yield compare(read(path), mode)
-                except (KeyError, IndexError) as error:
+                    yield compare(recording, mode)
+                except (KeyError, IndexError, ValueError) as error:
                     raise ValueError(f"{path} is no recording of {name}: {error}") from error
     if not found:
         raise ValueError(
@@ -78,12 +107,14 @@ def read(path: Path) -> Recording:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files}
     except Exception as error:  # zipfile, zlib and numpy each raise their own
-        raise ValueError(f"{path} cannot be read as arrays: {error}") from error
+        raise ValueError(f"{path} cannot be read as arrays: {type(error).__name__}") from error
 
 
 def compare_levels(recording: Recording, mode: str) -> Comparison:
     """Generates each recorded level and compares its cells, things, themes and the next numbers."""
     identical, first_difference = 0, ""
+    if recording["rng_next"].shape[1:] == (0,):
+        raise ValueError("rng_next holds no numbers")
     for index, seed in enumerate(recording["seed"].tolist()):
         wrong = _level_differences(recording, index, blueprint(seed, mode))
         identical += not wrong
@@ -183,14 +214,21 @@ def compare_runs(
     at = np.arange(len(run)) - recording["offset"][run]  # [S] its place there
     actions = np.full((len(lengths), lengths.max()), NOTHING, np.int32)
     actions[run, at] = recording["action"]
-    shown = jax.device_get(play_all(starts(recording, mode), actions))
+    states = starts(recording, mode)
+    shown = jax.device_get(play_all(states, actions))
 
     counts = recording["mon_count"].astype(np.int64)
+    ours_counts = (np.asarray(states.level.layout.monsters.direction) > 0).sum(axis=1)
     each = np.repeat(np.arange(len(run)), counts[run])  # [E] the step of each recorded monster
     which = np.arange(len(each)) - np.searchsorted(each, each)  # [E] and its number there
     monster_at = _monster_rows(recording)
     wrong = np.zeros(len(run), bool)
-    details = {}
+    details: dict[str, tuple[int, Any, Any]] = {}
+    miscounted = np.flatnonzero(counts != ours_counts)
+    for index in miscounted[:1]:
+        first = int(recording["offset"][index])
+        details["number of monsters"] = (first, counts[index], ours_counts[index])
+    wrong[np.isin(run, miscounted)] = True
     for name in FIELDS:
         if name not in recording:
             continue
