@@ -9,7 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hotoven.learners.ppo import PPOConfig, RewardScale, _observe_rewards, make_ppo, output
+from hotoven.learners.ppo import (
+    PPOConfig,
+    RewardScale,
+    _observe_rewards,
+    make_optimizer,
+    make_ppo,
+    output,
+)
 from hotoven.types import RUNNING, SOLVED, TIMEOUT
 from probes import (
     PROBES,
@@ -72,6 +79,34 @@ def test_the_value_of_the_start_is_that_of_the_best_way(value_clip, probe):
 def test_the_better_action_becomes_likely(probe, place):
     probability, _ = learned(None)
     assert probability[PROBES.index(probe), place, 1] > 0.95
+
+
+def test_a_time_out_is_worth_what_would_have_followed_it_not_the_next_start():
+    # Place 0 leads to place 1 for nothing, place 1 pays 1 and stays; the clock cuts after 2 steps.
+    # So 1 is worth 1 / (1 - 1/2) = 2 and 0 half of that. With the next start's worth, v(1) would
+    # be 1 + v(0) / 2 and v(0) = v(1) / 2: 4/3 and 2/3.
+    learner = make_ppo(replace(CONFIG, num_iterations=200), Probe())
+    rules = table([[1, 1], [1, 1]], [[0, 0], [1, 1]], [[RUNNING] * 2] * 2)
+    state = jax.jit(learner.init)(stack(rules), ONE, jax.random.key(3))
+    state, _ = jax.jit(
+        lambda state: jax.lax.scan(
+            lambda state, t: learner.iterate(state, t, stack(rules), ONE), state, jnp.arange(200)
+        )
+    )(state)
+    value = output(learner.net, state.params, jnp.eye(2)).value
+    np.testing.assert_allclose(value, [1.0, 2.0], atol=0.15)
+
+
+def test_gradients_are_cut_to_the_length_allowed():
+    optimizer = make_optimizer(replace(CONFIG, max_grad_norm=0.5))
+    long, short = ({"w": scale * jnp.array([3.0, 4.0])} for scale in (1.0, 0.1))
+
+    def second_change(first: dict, second: dict) -> jax.Array:
+        _, state = optimizer.update(first, optimizer.init(first))
+        return optimizer.update(second, state)[0]["w"]
+
+    # 0.5 long, both; Adam would remember a longer one
+    np.testing.assert_allclose(second_change(long, short), second_change(short, short), rtol=1e-5)
 
 
 def test_an_entropy_bonus_keeps_equal_actions_equally_likely():
