@@ -279,6 +279,25 @@ def test_train_then_evaluate_gives_the_bytes_of_reproduce_with_the_same_seed(bas
 
 
 @pytest.mark.slow
+def test_agents_of_another_size_or_other_settings_are_not_evaluated(base, capsys):
+    path = base / "swapped"
+    shutil.copytree(uninterrupted(base)[0], path)
+    few, many = (path / "agents" / f"levels{size}-r0.safetensors" for size in (4, 8))
+    own = few.read_bytes()
+    few.write_bytes(many.read_bytes())
+    assert cli.main(["evaluate", str(path), "--force"]) == 2
+    err = capsys.readouterr().err
+    assert "levels4-r0.safetensors holds other agents: num_train_levels was 8, is 4" in err
+    few.write_bytes(own)
+    about = read_json(path / "run.json")
+    about["config"]["settings"]["dqn"]["gamma"] = 0.3
+    (path / "run.json").write_text(json.dumps(about))
+    assert cli.main(["evaluate", str(path), "--force"]) == 2
+    assert "holds other agents: settings.dqn.gamma was 0.8, is 0.3" in capsys.readouterr().err
+    assert (path / "episodes.parquet").exists()
+
+
+@pytest.mark.slow
 def test_evaluate_force_loses_nothing_where_agents_are_damaged(base, capsys):
     path = base / "damaged"
     shutil.copytree(uninterrupted(base)[0], path)

@@ -94,7 +94,7 @@ class Run:
                     f"{path} holds an unfinished run: --resume goes on, --force starts again"
                 )
             else:
-                changed = _changes(_filled(about["config"], defaults), config)
+                changed = changes(filled(about["config"], defaults), config)
                 if changed:
                     raise RunError(f"{path} was started with other settings: {', '.join(changed)}")
                 for orphan in path.rglob(".*.tmp"):  # what a kill left of a file being written
@@ -209,23 +209,23 @@ def _empty(path: Path) -> None:
             entry.unlink()
 
 
-def _filled(config: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+def filled(config: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
     """`config` with what it lacks, at any depth, from `defaults`."""
     return defaults | {
-        name: _filled(value, inner)
+        name: filled(value, inner)
         if isinstance(value, dict) and isinstance(inner := defaults.get(name), dict)
         else value
         for name, value in config.items()
     }
 
 
-def _changes(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
+def changes(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
     """What differs between two nested configurations, as "name was a, is b"."""
     found = []
     for name in sorted(before.keys() | now.keys()):
         old, new = before.get(name), now.get(name)
         if isinstance(old, dict) and isinstance(new, dict):
-            found += _changes(old, new, f"{prefix}{name}.")
+            found += changes(old, new, f"{prefix}{name}.")
         elif old != new:
             found.append(f"{prefix}{name} was {old!r}, is {new!r}")
     return found

@@ -30,7 +30,7 @@ from hotoven.mechanisms.member import Member
 from hotoven.mechanisms.vote import Vote
 from hotoven.progress import stage, tell
 from hotoven.report import animate, figures
-from hotoven.runs import Run
+from hotoven.runs import Run, changes, filled
 from hotoven.storage import read_json, read_table, write_bytes, write_json, write_table
 from hotoven.types import OUTCOMES, LevelSet, Net, PyTree
 
@@ -175,8 +175,8 @@ def train(study: LavaGridStudy, folder: Run) -> None:
         paths = [_agents_path(folder.path, size, replication) for size in study.sizes]
         if not all(path.exists() for path in paths):
             ensembles = _train_all(study, split.train, folder.path, replication)
-            for path, ensemble in zip(paths, ensembles, strict=True):
-                agents.save_params(path, ensemble._asdict(), settings(study))
+            for path, size, ensemble in zip(paths, study.sizes, ensembles, strict=True):
+                agents.save_params(path, ensemble._asdict(), _about(study, size, replication))
         for role in ("members", "dropout"):
             _checkpoint_path(folder.path, role, replication).unlink(missing_ok=True)
 
@@ -318,8 +318,18 @@ def load_ensemble(study: LavaGridStudy, path: Path, size: int, replication: int)
         jax.eval_shape(nets.dropout.init, key),
         jax.eval_shape(nets.blocker.init, key),
     )
-    params, _ = agents.load_params(_agents_path(path, size, replication), pattern._asdict())
+    source = _agents_path(path, size, replication)
+    params, about = agents.load_params(source, pattern._asdict())
+    young = _about(LavaGridStudy(), size, replication)  # a setting that is not there is its default
+    different = changes(filled(about, young), _about(study, size, replication))
+    if different:
+        raise ValueError(f"{source} holds other agents: {', '.join(different)}")
     return Ensemble(**params)
+
+
+def _about(study: LavaGridStudy, size: int, replication: int) -> dict[str, Any]:
+    """What agents are stored with, and known by."""
+    return {"settings": settings(study), "num_train_levels": size, "replication": replication}
 
 
 def make_nets(study: LavaGridStudy) -> Nets:
