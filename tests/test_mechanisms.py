@@ -68,7 +68,9 @@ def test_the_mean_averages_away_one_members_spurious_value():
 def test_the_majority_wins_however_sure_the_others_are():
     q = jnp.array([[99.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 1.0, 0.0]])
     assert int(act(Mean(q, SAYS)).action) == 0
-    assert int(act(Vote(q, SAYS)).action) == 1
+    decision = act(Vote(q, SAYS))
+    assert int(decision.action) == 1
+    assert float(decision.risk) == pytest.approx(-101 / 3)  # the members' own best values
 
 
 def test_one_vote_outweighs_any_mean():

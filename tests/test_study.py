@@ -90,6 +90,20 @@ def test_a_blockers_calibration_is_measured_on_the_levels_it_was_not_fitted_on(t
     assert told[1]["num_events"] == 0
 
 
+def test_every_blocker_has_the_threshold_of_the_study():
+    study = replace(SMALL, num_members=2, block_threshold=0.25)
+    nets = make_nets(study)
+    keys = jax.random.split(jax.random.key(0), 2)
+    ensemble = lavagrid.Ensemble(
+        jax.vmap(nets.member.init)(keys), nets.dropout.init(keys[0]), nets.blocker.init(keys[0])
+    )
+    found = lavagrid.policies(study, nets, ensemble)
+    blocked = {name: policy for name, policy in found.items() if name.endswith("+blocker")}
+    assert len(blocked) == 4
+    for policy in blocked.values():
+        np.testing.assert_array_equal(policy.threshold, 0.25)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
