@@ -298,3 +298,26 @@ def test_an_impossible_setting_names_what_is_allowed(settings, message):
     with pytest.raises(ValueError) as error:
         replace(CONFIG, **settings)
     assert str(error.value) == message
+
+
+LATE = {"target_period": 200, "num_updates": 200}
+
+
+@pytest.mark.parametrize("change", [{"double_q": True}, {"huber_delta": 0.01}, {"dropout": 0.5}])
+def test_a_setting_of_the_loss_changes_what_is_learned(change: dict[str, Any]):
+    levels = stack(*(probe(GAMMA)[0] for probe in PROBES))
+
+    def learned_with(**settings: Any) -> np.ndarray:
+        # the target is copied late, so that it and the online network disagree on the best action
+        config = replace(CONFIG, **{"double_q": False, **LATE, **settings})
+        learner, count = make_dqn(config, Probe()), jnp.int32(len(PROBES))
+        state = jax.jit(learner.init)(levels, count, jax.random.key(0))
+        steps = jnp.arange(config.num_iterations)
+        run = jax.jit(
+            lambda state: jax.lax.scan(
+                lambda state, t: learner.iterate(state, t, levels, count), state, steps
+            )[0]
+        )
+        return np.asarray(learner.net.apply(run(state).params, jnp.eye(2)))
+
+    assert not np.allclose(learned_with(), learned_with(**change), atol=1e-4)
