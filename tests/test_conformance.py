@@ -202,6 +202,12 @@ def test_every_action_has_a_name(played: Played):
     assert len(set(played.env.action_names)) == played.env.num_actions
 
 
+@pytest.mark.parametrize("name", ENVS)
+def test_an_unknown_setting_is_refused_by_name(name: str):
+    with pytest.raises(ValueError, match=rf"settings of {name} must be among .*, got hight"):
+        make(name, hight=3)
+
+
 def test_an_unknown_environment_is_refused_by_name():
     with pytest.raises(ValueError, match=r"env must be one of .*lavagrid.*, got 'ovengrid'"):
         make("ovengrid")
