@@ -59,15 +59,15 @@ def test_a_resampled_interval_contains_its_estimate(values, confidence, num_samp
 def test_replications_are_resampled():
     # Means of the draws: 0 (1/4), 2 (1/2), 4 (1/4). Levels do not matter.
     values = np.array([[0.0, 0.0], [4.0, 4.0]])
-    assert two_level(values)[:3] == (2.0, 0.0, 4.0)
-    assert two_level(values, confidence=0.4)[:3] == (2.0, 2.0, 2.0)
+    assert two_level(values)[:3] == pytest.approx((2.0, 0.0, 4.0))
+    assert two_level(values, confidence=0.4)[:3] == pytest.approx((2.0, 2.0, 2.0))
 
 
-def test_levels_are_drawn_once_for_all_replications():
-    # Crossed: 0 (1/4), 2 (1/2), 4 (1/4), so 20% lies within the first quarter. Were levels drawn
-    # anew in each replication, 0 would come up once in 16 and the bounds would be 1 and 3.
+def test_levels_are_weighed_once_for_all_replications():
+    # The weight of one of two levels is uniform from 0 to 1. Were it drawn anew in each
+    # replication, the mean of two would lie within 0.63 and 1.37 of its middle 60%.
     values = np.array([[0.0, 4.0], [0.0, 4.0]])
-    assert two_level(values, confidence=0.6)[:3] == (2.0, 0.0, 4.0)
+    assert two_level(values, 20_000, 0.6)[:3] == pytest.approx((2.0, 0.8, 3.2), abs=0.05)
 
 
 def test_one_replication_says_that_only_levels_were_resampled():
@@ -76,7 +76,7 @@ def test_one_replication_says_that_only_levels_were_resampled():
 
 
 def test_one_replication_agrees_with_the_bootstrap_of_scipy():
-    values = generator(1).exponential(size=80)
+    values = generator(1).normal(size=200)
     oracle = stats.bootstrap(
         (values,), np.mean, method="percentile", n_resamples=20_000, rng=generator(2)
     ).confidence_interval
@@ -104,19 +104,148 @@ def test_the_same_seed_gives_the_same_interval():
     assert two_level(values, seed=5) != two_level(values, seed=6)
 
 
+def indicators(successes: int, num_levels: int) -> np.ndarray:
+    """float64[1, L]: 1 on the first levels, else 0."""
+    return (np.arange(num_levels) < successes)[None].astype(np.float64)
+
+
+def bounded(successes: int, num_levels: int, **settings) -> tuple[float, float]:
+    return two_level(indicators(successes, num_levels), bounds=(0, 1), **settings)[1:3]
+
+
+@pytest.mark.parametrize("num_levels", [1, 10, 200])
+@pytest.mark.parametrize("confidence", [0.8, 0.95, 0.99])
+def test_indicators_agree_with_the_exact_interval_of_scipy(num_levels, confidence):
+    for successes in {0, 1, num_levels // 3, num_levels - 1, num_levels}:
+        oracle = stats.binomtest(successes, num_levels).proportion_ci(confidence, method="exact")
+        ours = bounded(successes, num_levels, num_samples=20_000, confidence=confidence)
+        assert ours == pytest.approx((oracle.low, oracle.high), abs=0.12 / num_levels**0.75)
+
+
 def test_no_catastrophe_in_a_few_levels_does_not_prove_that_there_is_none():
-    assert two_level(np.zeros((1, 10)))[:3] == (0.0, 0.0, 0.0)
-    bounded = two_level(np.zeros((1, 10)), bounds=(0, 1))
-    assert (bounded.low, bounded.high) == pytest.approx(wilson(0, 10))
-    bounded = two_level(np.ones((4, 10)), bounds=(0, 1))
-    assert (bounded.low, bounded.high) == pytest.approx(wilson(10, 10))
-    bounded = two_level(np.zeros((4, 10)), bounds=(-1, 1))
-    assert -bounded.low == pytest.approx(wilson(0, 10)[1]) == bounded.high
+    assert two_level(np.zeros((1, 1000)))[:3] == (0.0, 0.0, 0.0)
+    # one of 1001 levels weighs more than w with probability (1 - w)^1000
+    unseen = 1 - 0.025 ** (1 / 1000)
+    assert two_level(np.zeros((1, 1000)), bounds=(0, 1))[:2] == (0.0, 0.0)
+    assert bounded(0, 1000)[1] == pytest.approx(unseen, rel=0.1) == pytest.approx(0.0037, abs=5e-4)
+    assert bounded(1000, 1000) == (pytest.approx(1 - unseen, abs=4e-4), 1.0)
+    # in each of four replications it is the same level that was not seen
+    four = two_level(np.ones((4, 1000)), bounds=(0, 1))
+    assert four[1:3] == pytest.approx(bounded(1000, 1000))
 
 
-def test_bounds_change_nothing_where_levels_differ():
-    values = generator(5).integers(0, 2, (3, 20))
-    assert two_level(values, bounds=(0, 1)) == two_level(values)
+def test_one_catastrophe_in_a_thousand_levels_is_more_than_none():
+    (_, none), (low, one) = bounded(0, 1000), bounded(1, 1000)
+    assert one == pytest.approx(0.0056, abs=4e-4)  # that of two levels in 1001
+    assert one > none > 0.003
+    assert 0 < low == pytest.approx(0.000025, abs=2e-5)
+
+
+def test_a_difference_may_yet_come_out_either_way():
+    unseen = 1 - 0.025 ** (1 / 1000)
+    none = two_level(np.zeros((2, 1000)), bounds=(-1, 1))
+    assert none[:3] == pytest.approx((0.0, -unseen, unseen), abs=4e-4)
+    one_way = two_level(-np.ones((1, 10)), bounds=(-1, 1))
+    assert one_way[:3] == pytest.approx((-1.0, -1.0, 2 * (1 - 0.025**0.1) - 1), abs=0.03)
+
+
+def test_bounds_mirror():
+    values = generator(8).uniform(-1, 0.4, (3, 40))
+    estimate, low, high, _ = two_level(values, bounds=(-1, 1))
+    mirrored = two_level(-values, bounds=(-1, 1))
+    assert (-mirrored.estimate, -mirrored.high, -mirrored.low) == pytest.approx(
+        (estimate, low, high)
+    )
+
+
+@pytest.mark.parametrize(
+    ("num_levels", "successes"), [(50, range(51)), (1000, (*range(12), 100, 101, 500, 998, 1000))]
+)
+def test_one_more_catastrophe_lowers_no_bound(num_levels, successes):
+    found = np.array([bounded(count, num_levels) for count in successes])
+    assert (np.diff(found, axis=0) >= 0).all()
+    assert (found[-1] > found[0]).all()
+
+
+@given(
+    hnp.arrays(np.float64, (2, 9), elements=st.floats(-1, 1)),
+    st.integers(0, 1),
+    st.integers(0, 8),
+    st.floats(0, 1),
+)
+def test_a_value_that_rises_lowers_no_bound(values, replication, level, share):
+    risen = values.copy()
+    risen[replication, level] += share * (1 - risen[replication, level])
+    before, after = (two_level(each, 200, bounds=(-1, 1)) for each in (values, risen))
+    assert after.low >= before.low - 1e-12 and after.high >= before.high - 1e-12
+
+
+@given(
+    hnp.arrays(
+        np.float64,
+        hnp.array_shapes(min_dims=2, max_dims=2, max_side=6),
+        elements=st.floats(0, 1, allow_subnormal=False),
+    ),
+    st.sampled_from((0.5, 0.95, 0.99)),
+)
+def test_an_interval_contains_its_estimate_and_leaves_no_bounds(values, confidence):
+    estimate, low, high, _ = two_level(values, 50, confidence, bounds=(0, 1))
+    assert 0 <= low <= estimate <= high <= 1
+    assert estimate == pytest.approx(values.mean())
+
+
+@pytest.mark.parametrize("num_levels", [1, 10, 1000])
+def test_a_rate_above_0_is_never_said_to_be_0(num_levels):
+    for share in (1.0, 1 / 9):
+        values = share * indicators(1, num_levels)
+        estimate, _, high, _ = two_level(values, bounds=(0, 1))
+        assert 0 < estimate <= high
+
+
+def coverage(num_levels: int, rates: np.ndarray) -> np.ndarray:
+    """How often the interval of a number of successes contains each rate, summed and not drawn."""
+    counts = np.arange(num_levels + 1)
+    chances = stats.binom.pmf(counts[:, None], num_levels, rates)
+    comes = chances.max(axis=1) > 1e-9
+    low, high = np.array([bounded(count, num_levels) for count in counts[comes]]).T[..., None]
+    return (chances[comes] * ((low <= rates) & (rates <= high))).sum(axis=0)
+
+
+@pytest.mark.parametrize("num_levels", [10, 200, 1000])
+def test_an_interval_covers_rare_and_common_rates_as_often_as_it_says(num_levels):
+    named = coverage(num_levels, np.array([0.0005, 0.002, 0.01, 0.1, 0.3, 0.9]))
+    assert (named >= 0.945).all()  # 0.95 but for the noise of 2000 samples
+    assert coverage(num_levels, np.linspace(0.0003, 0.02, 400)).min() >= 0.945
+
+
+def test_allowing_for_the_unseen_costs_little_width():
+    low, high = bounded(300, 1000)
+    assert high - low == pytest.approx(2 * 1.96 * (0.3 * 0.7 / 1000) ** 0.5, rel=0.06)
+
+
+def test_an_interval_of_shares_covers_a_rare_rate():
+    # nine members meet the same levels: on 4 in 1000 each of them dies half of the time
+    rng = generator(9)
+    shares = (rng.random((300, 9, 1000)) < 0.5 * (rng.random((300, 1, 1000)) < 0.004)).mean(axis=1)
+    intervals = [two_level(each[None], 500, bounds=(0, 1)) for each in shares]
+    assert np.mean([interval.low <= 0.002 <= interval.high for interval in intervals]) >= 0.95
+
+
+def test_an_interval_of_a_difference_covers_it():
+    # the second dies on 1 in 100 levels; the first on half of those
+    rng = generator(10)
+    second = rng.random((300, 1, 200)) < 0.01
+    first = second & (rng.random((300, 1, 200)) < 0.5)
+    intervals = [two_level(one, 500, bounds=(-1, 1)) for one in first.astype(int) - second]
+    assert np.mean([interval.low <= -0.005 <= interval.high for interval in intervals]) >= 0.95
+
+
+def test_two_calls_of_one_shape_are_paired():
+    values = generator(11).random((3, 98))
+    whole, half = two_level(values, bounds=(0, 1)), two_level(values / 2, bounds=(0, 0.5))
+    assert half[:3] == pytest.approx(tuple(bound / 2 for bound in whole[:3]))
+    plain, moved = two_level(values), two_level(values + 0.25)
+    assert moved[:3] == pytest.approx(tuple(bound + 0.25 for bound in plain[:3]))
 
 
 @pytest.mark.parametrize(

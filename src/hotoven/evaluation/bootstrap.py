@@ -2,7 +2,9 @@
 
 The unit of resampling is the level (and the replication), never the step. Numpy in, plain numbers
 out; knows nothing of episodes or methods. A paired comparison is `two_level` of the differences.
-Intervals are for one number each: nothing here adjusts for looking at many.
+Where the possible values are bounded, levels that were not seen are allowed for: what happened on
+none of the levels is not shown to happen on no level. Intervals are for one number each: nothing
+here adjusts for looking at many.
 """
 
 import math
@@ -63,10 +65,22 @@ def two_level(
 ) -> Interval:
     """Percentile interval of the mean of values, over replications and levels.
 
-    Replications and levels are crossed: every sample draws R replications and, independently, L
-    levels, with replacement, and keeps the values where they meet. With one replication only the
-    levels are drawn. The interval is widened where needed to contain its estimate.
-    Source: Owen 2007, "The pigeonhole bootstrap".
+    Replications and levels are crossed: every sample draws R replications with replacement and,
+    independently, weights that sum to 1 for the L levels, uniform among all such weights (the
+    Bayesian bootstrap). With one replication only the weights are drawn. The interval is widened
+    where needed to contain its estimate, which is the plain mean.
+    Sources: Rubin 1981, "The Bayesian bootstrap"; Owen & Eckles 2012, "Bootstrapping data arrays
+    of arbitrary order".
+
+    Resampling knows no level but those it has: of 0 deaths in 1000 levels it would say [0, 0]. So
+    with `bounds` one more level gets a weight. It has the smallest value that there can be, in
+    every replication, for the lower bound of the interval, and the largest for the upper bound.
+    For indicators in one replication this is Clopper & Pearson's exact interval, but for the noise
+    of sampling, and contains the truth at least as often as it says; for other values in bounds
+    that is conjectured. A value that rises lowers neither bound of the interval.
+    Sources: Gaffke 2005, "Three test statistics for a nonparametric one-sided hypothesis on the
+    mean of a nonnegative variable"; Learned-Miller & Thomas 2019, "A new confidence interval for
+    the mean of a bounded random variable".
 
     Few replications make the interval too narrow (the bootstrap sees (R - 1) / R of their
     variance), so the number of replications belongs beside it.
@@ -76,10 +90,8 @@ def two_level(
       num_samples: bootstrap samples.
       confidence: between 0 and 1, exclusive.
       seed: the same seed and shape mean the same draws, so two calls are paired.
-      bounds: the smallest and largest value that a level can have. When given and no value
-        differs from level to level, where resampling levels says nothing, the interval is widened
-        by the share of unseen levels that may yet differ (Wilson's upper bound on 0 of L). For
-        indicators that are all 0, in one replication, this is `wilson(0, L)`.
+      bounds: the smallest and largest value that a level can have; None: nothing is said of
+        levels unlike those that were seen.
 
     Raises:
       ValueError: values are not a finite, non-empty [R, L], or leave the bounds; or a setting is
@@ -90,32 +102,48 @@ def two_level(
     if num_samples < 1:
         raise ValueError(f"num_samples must be at least 1, got {num_samples}")
     num_replications, num_levels = values.shape
+    num_unseen = 0 if bounds is None else 1
+    weights = _weights(num_levels + num_unseen, num_samples, seed)
     # [S, L] @ [L, R] -> [S, R], then weighted by how often each replication was drawn -> [S]
-    by_replication = _counts(num_levels, num_samples, seed, _LEVEL_STREAM) @ values.T
-    drawn = _counts(num_replications, num_samples, seed, _REPLICATION_STREAM)
-    means = (by_replication * drawn).sum(axis=1) / values.size
+    by_replication = weights[:, :num_levels] @ values.T
+    means = (by_replication * _counts(num_replications, num_samples, seed)).sum(axis=1)
+    means /= num_replications
+    unseen = weights[:, num_levels:].sum(axis=1)
+    smallest, largest = (0.0, 0.0) if bounds is None else bounds
     tail = (1 - confidence) / 2
-    low, high = np.quantile(means, (tail, 1 - tail)).tolist()
-    if bounds is not None and bool((values == values[:, :1]).all()):
-        _, unseen = wilson(0, num_levels, confidence)
-        low += unseen * (bounds[0] - low)
-        high += unseen * (bounds[1] - high)
+    low = float(np.quantile(means + unseen * smallest, tail))
+    high = float(np.quantile(means + unseen * largest, 1 - tail))
+    if bounds is not None:  # but for rounding they are within
+        low, high = max(low, smallest), min(high, largest)
     estimate = float(values.mean())
     resampled = "levels" if num_replications == 1 else "replications and levels"
     return Interval(estimate, min(low, estimate), max(high, estimate), resampled)
 
 
+# Cached because a report asks for the same draws again for every method and outcome.
 @lru_cache(maxsize=16)
-def _counts(size: int, num_samples: int, seed: int, stream: int) -> np.ndarray:
-    """float64[num_samples, size], read-only: how often each of size things was drawn; rows sum to
-    size. Cached because a report asks for the same draws again for every method and outcome."""
-    generator = np.random.Generator(np.random.PCG64([seed, stream]))
-    draws = generator.integers(0, size, (num_samples, size))
+def _weights(size: int, num_samples: int, seed: int) -> np.ndarray:
+    """float64[num_samples, size], read-only: weights of size levels; rows sum to 1."""
+    weights = _generator(seed, _LEVEL_STREAM).standard_exponential((num_samples, size))
+    weights /= weights.sum(axis=1, keepdims=True)
+    weights.setflags(write=False)
+    return weights
+
+
+@lru_cache(maxsize=16)
+def _counts(size: int, num_samples: int, seed: int) -> np.ndarray:
+    """float64[num_samples, size], read-only: how often each of size replications was drawn; rows
+    sum to size."""
+    draws = _generator(seed, _REPLICATION_STREAM).integers(0, size, (num_samples, size))
     # One bincount for all samples: sample s counts in the cells from s * size on.
     cells = draws + size * np.arange(num_samples)[:, None]
     counts = np.bincount(cells.ravel(), minlength=num_samples * size).astype(np.float64)
     counts.setflags(write=False)
     return counts.reshape(num_samples, size)
+
+
+def _generator(seed: int, stream: int) -> np.random.Generator:
+    return np.random.Generator(np.random.PCG64([seed, stream]))
 
 
 def _checked(values: np.ndarray, bounds: tuple[float, float] | None) -> np.ndarray:
