@@ -451,7 +451,8 @@ def _train_blockers(
 
 def _calibration_note(study: LavaGridStudy, told: list[Calibration]) -> str:
     return "; ".join(
-        f"{size} levels: calibration error {one.expected_error:.1%} on held-out training levels"
+        f"{size} levels: calibration error {findings.number_text(100 * one.expected_error)}% "
+        "on held-out training levels"
         for size, one in zip(study.sizes, told, strict=True)
     )
 
