@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hotoven.runs import PACKAGES, Run, RunError
+from hotoven.runs import PACKAGES, Run, RunError, counted
 from hotoven.storage import read_json
 
 CONFIG = {"study": "lavagrid", "settings": {"seed": 0, "env": {"radius": 1}, "sizes": [2, 4]}}
@@ -63,7 +63,13 @@ def test_a_new_run_says_what_it_is(tmp_path):
     assert about["config"] == CONFIG
     assert set(about["versions"]) == {"python", *PACKAGES}
     assert about["hardware"]["cores"] >= 1
+    assert set(about["hardware"]["devices"]) == {"cpu"}  # not "cpu cpu"
     assert about["levels"] == {"test": {"count": 3}}
+
+
+def test_devices_of_a_kind_are_named_once():
+    assert counted(["gpu H100", "gpu H100", "cpu"]) == "2 x gpu H100, 1 x cpu"
+    assert counted([]) == ""
 
 
 def test_a_second_process_is_refused_until_the_first_is_gone(tmp_path):

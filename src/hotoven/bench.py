@@ -81,7 +81,8 @@ def show(result: Result) -> None:
     machine = runs.hardware()
     loads = os.getloadavg() if hasattr(os, "getloadavg") else ()  # Windows has none
     busy = ", ".join(f"{load:.1f}" for load in loads) or "unknown"
-    print(f"machine   {machine['processor']}, {machine['cores']} cores, {machine['devices']}")
+    devices = runs.counted(machine["devices"])
+    print(f"machine   {machine['processor']}, {machine['cores']} cores, jax on {devices}")
     print(f"load      {busy} (averages over 1, 5 and 15 minutes, this benchmark included)")
     print(f"versions  {', '.join(f'{name} {v}' for name, v in _versions().items())}")
     print(f"\n{result.title}: median of {_num_turns(result)} turns (lowest to highest)")

@@ -9,6 +9,8 @@ import os
 import platform
 import shutil
 import time
+from collections import Counter
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Self
@@ -171,8 +173,16 @@ def hardware() -> dict[str, Any]:
     return {
         "processor": _processor(),
         "cores": num_cores(),
-        "devices": [f"{device.platform}: {device.device_kind}" for device in jax.devices()],
+        "devices": [
+            " ".join(dict.fromkeys((device.platform, device.device_kind)))
+            for device in jax.devices()
+        ],
     }
+
+
+def counted(devices: Sequence[str]) -> str:
+    """Names of devices, each once and with its number: "2 x cpu"."""
+    return ", ".join(f"{count} x {name}" for name, count in Counter(devices).items())
 
 
 def _now() -> str:
