@@ -14,7 +14,7 @@ import re
 import sys
 import textwrap
 import tokenize
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -23,8 +23,17 @@ import jax
 from hotoven.adapters.gymnasium import REGISTERED
 from hotoven.envs.coinrun.env import CoinRun
 from hotoven.envs.lavagrid import LavaGrid
-from hotoven.evaluation.findings import Detail, Finding, to_markdown
+from hotoven.evaluation.findings import (
+    PERFECT_SOLVED,
+    Detail,
+    Finding,
+    number_text,
+    spread_text,
+    to_markdown,
+)
 from hotoven.levels import split
+from hotoven.runs import counted
+from hotoven.storage import read_table
 from hotoven.studies.lavagrid import PRESETS, LavaGridStudy
 
 ROOT: Final = Path(__file__).resolve().parent.parent
@@ -211,6 +220,7 @@ def figures_block(root: Path) -> str:
     pictures += [(path, "An agent on unseen levels") for path in sorted(folder.glob("*.gif"))]
     there = [
         f"![{words}]({path.relative_to(root).as_posix()})"
+        + (_exception(folder.parent) if path.name == "ensemble.png" else "")
         for path, words in pictures
         if path.exists()
     ]
@@ -224,11 +234,51 @@ def findings_block(root: Path) -> str:
         folder = root / "results" / preset
         if not (folder / "findings.json").exists():
             continue
-        stored = json.loads((folder / "findings.json").read_text())
-        table = to_markdown([_finding(row) for row in stored]).split("\n\n", 1)[0]
+        table = to_markdown(_findings(folder)).split("\n\n", 1)[0]
         link = f"[results/{preset}](results/{preset})"
         parts.append(f"Preset `{preset}`, stored in {link}{_made_on(folder)}.\n\n{table}")
+        if (folder / "rates.parquet").exists():
+            parts.append(beside_findings(read_table(folder / "rates.parquet").to_pylist()))
     return "\n\n".join(parts) or "No findings are stored yet. `make reproduce` computes them."
+
+
+def beside_findings(rates: Sequence[Mapping[str, Any]]) -> str:
+    """What a reader of the findings should know besides, in sentences made from rates.parquet."""
+    rows = {(row["set"], row["num_train_levels"], row["method"]): row for row in rates}
+    sizes = sorted({row["num_train_levels"] for row in rates})
+    trained = {size: rows["train", size, "single"] for size in sizes}
+    solved = ", ".join(f"{rate_text(row, 'solved')} of {size:,}" for size, row in trained.items())
+    imperfect = [
+        f"{size:,}" for size, row in trained.items() if row["solved_rate"] < PERFECT_SOLVED
+    ]
+    perfect = (
+        f"With {' and '.join(imperfect)} it is not perfect even on what it was trained on "
+        f"(at least {PERFECT_SOLVED:.0%}), so what it fails to solve of the unseen levels is not "
+        "all poor generalization."
+        if imperfect
+        else f"It is perfect on what it was trained on (at least {PERFECT_SOLVED:.0%})."
+    )
+    fewer = [
+        rows["test", size, "mean"]["timeout_rate"] < rows["test", size, "single"]["timeout_rate"]
+        for size in sizes
+    ]
+    mean, single = (rows["test", sizes[-1], method] for method in ("mean", "single"))
+    return (
+        f"A single agent solves, of its own training levels: {solved}. {perfect}\n\n"
+        f"The mean times out on fewer unseen levels than a single agent at {sum(fewer)} of "
+        f"{len(sizes)} numbers of training levels; a level that times out is not lost to lava. "
+        f"With {sizes[-1]:,} training levels the mean solves {rate_text(mean, 'solved')} of the "
+        f"unseen levels and dies on {rate_text(mean, 'catastrophe')}, a single agent "
+        f"{rate_text(single, 'solved')} and {rate_text(single, 'catastrophe')}."
+    )
+
+
+def rate_text(row: Mapping[str, Any], outcome: str) -> str:
+    """A rate of rates.parquet in % with its interval, e.g. "12.3% [10.0, 15.0]"."""
+    rate, low, high = (
+        number_text(100 * row[f"{outcome}_{part}"]) for part in ("rate", "low", "high")
+    )
+    return f"{rate}% [{low}, {high}]"
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -248,6 +298,23 @@ def main(arguments: Sequence[str]) -> int:
     return 1 if arguments and stale else 0
 
 
+def _exception(folder: Path) -> str:
+    """A caption for the picture of a state in which the mean helps: whether it does in general."""
+    if not (folder / "findings.json").exists():
+        return ""
+    claims = [finding for finding in _findings(folder) if finding.claim == "mean is safer"]
+    return "".join(
+        "\n\n*This state was picked because the mean is safe in it and some members are not. The "
+        f'claim "{finding.statement}" is **{finding.verdict}** over all unseen levels: '
+        f"{spread_text(finding)}.*"
+        for finding in claims
+    )
+
+
+def _findings(folder: Path) -> list[Finding]:
+    return [_finding(row) for row in json.loads((folder / "findings.json").read_text())]
+
+
 def _finding(row: dict[str, Any]) -> Finding:
     details = tuple(Detail(**detail) for detail in row["details"])
     return Finding(**(row | {"details": details}))
@@ -259,8 +326,10 @@ def _made_on(folder: Path) -> str:
     if not record.exists():
         return ""
     hardware = json.loads(record.read_text())["hardware"]
-    devices = ", ".join(hardware["devices"])
-    return f", made on {hardware['cores']} cores of {hardware['processor']} ({devices})"
+    # the cores are the devices where nothing else is
+    devices = counted([name for name in hardware["devices"] if not name.startswith("cpu")])
+    made_on = f", made on {hardware['cores']} cores of {hardware['processor']}"
+    return f"{made_on}, {devices}" if devices else made_on
 
 
 def _value(study: LavaGridStudy, setting: str) -> Any:

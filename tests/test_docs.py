@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 import io
+import json
 import re
 import subprocess
 import sys
@@ -162,3 +163,57 @@ def test_findings_are_filled_in_from_the_stored_run(tmp_path: Path):
         tmp_path
     )
     assert "](results/quick/figures/ensemble.png)" in make_pages.figures_block(tmp_path)
+
+
+def test_the_readme_says_what_an_agent_solves_of_its_own_training_levels_and_of_time_outs():
+    def row(set: str, size: int, method: str, solved: float, died: float) -> dict[str, Any]:
+        timed_out = 1 - solved - died
+        found: dict[str, Any] = {"set": set, "num_train_levels": size, "method": method}
+        for name, rate in (("solved", solved), ("catastrophe", died), ("timeout", timed_out)):
+            found |= {f"{name}_rate": rate, f"{name}_low": rate / 2, f"{name}_high": rate}
+        return found
+
+    rates = [
+        row("train", 10, "single", 1.0, 0.0),
+        row("train", 1000, "single", 0.766, 0.0),
+        row("test", 10, "single", 0.1, 0.5),
+        row("test", 10, "mean", 0.1, 0.4),
+        row("test", 1000, "single", 0.6, 0.0001),
+        row("test", 1000, "mean", 0.8, 0.0),
+    ]
+    said = make_pages.beside_findings(rates)
+    assert "training levels: 100.0% [50.0, 100.0] of 10, 76.6% [38.3, 76.6] of 1,000" in said
+    assert "With 1,000 it is not perfect even on what it was trained on" in said
+    assert "on fewer unseen levels than a single agent at 1 of 2 numbers" in said
+    assert "the mean solves 80.0% [40.0, 80.0]" in said
+    assert "a single agent 60.0% [30.0, 60.0] and 0.01% [0.005, 0.01]." in said
+
+
+@pytest.mark.parametrize("verdict", ["supported", "not supported", "undecided"])
+def test_the_picture_of_a_state_that_was_picked_says_whether_the_mean_helps(
+    tmp_path: Path, verdict: str
+):
+    folder = tmp_path / "results" / "quick"
+    (folder / "figures").mkdir(parents=True)
+    (folder / "figures" / "ensemble.png").write_bytes(b"")
+    (folder / "findings.json").write_text(
+        '[{"claim": "mean is safer", "statement": "The mean is safer.", "measure": "lava, '
+        'percentage points", "estimate": 2.1, "low": 1.0, "high": 3.0, "verdict": '
+        f'"{verdict}", "rule": "r", "details": [], "note": ""}}]'
+    )
+    block = make_pages.figures_block(tmp_path)
+    assert f'"The mean is safer." is **{verdict}** over all unseen levels: +2.1 pp [+1.0' in block
+
+
+@pytest.mark.parametrize(
+    ("devices", "said"),
+    [
+        (["cpu: cpu", "cpu: cpu"], ", made on 2 cores of EPYC"),
+        (["cpu", "cpu"], ", made on 2 cores of EPYC"),
+        (["gpu H100", "gpu H100"], ", made on 2 cores of EPYC, 2 x gpu H100"),
+    ],
+)
+def test_cores_are_not_named_twice(tmp_path: Path, devices: list[str], said: str):
+    hardware = {"processor": "EPYC", "cores": 2, "devices": devices}
+    (tmp_path / "run.json").write_text(json.dumps({"hardware": hardware}))
+    assert make_pages._made_on(tmp_path) == said
