@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from hotoven import agents
+from hotoven.learners import dqn
 from hotoven.learners.dqn import DQNConfig, Learner, make_dqn, make_optimizer
 from hotoven.learners.experience import Transition, empty_ring, sample_ring, write_ring
 from hotoven.types import CATASTROPHE, RUNNING, SOLVED
@@ -102,6 +103,22 @@ def test_only_filled_slots_are_sampled():
     assert (sampled.action == 1).all()
     wider = sample_ring(ring, jnp.int32(6), 200, jax.random.key(0))
     assert 0 < int(wider.action.sum()) < 200
+
+
+def test_an_update_draws_from_all_that_has_been_seen_and_from_no_more(monkeypatch):
+    config = replace(CONFIG, num_envs=2, steps_per_update=2, replay_capacity=6, num_updates=5)
+    learner, levels, one = make_dqn(config, CORRIDOR), corridor_levels(), jnp.int32(1)
+    filled = []
+
+    def watched(ring: Transition, num_filled: jax.Array, *rest: Any) -> Transition:
+        filled.append(int(num_filled))
+        return sample_ring(ring, num_filled, *rest)
+
+    monkeypatch.setattr(dqn, "sample_ring", watched)
+    state = learner.init(levels, one, jax.random.key(0))
+    for t in range(5):
+        state, _ = learner.iterate(state, jnp.int32(t), levels, one)
+    assert filled == [2, 4, 6, 6, 6]
 
 
 def test_an_episodes_last_observation_is_kept_and_the_next_one_starts_anew():

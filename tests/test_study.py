@@ -2,12 +2,14 @@
 
 import itertools
 from dataclasses import replace
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hotoven import levels
+from hotoven import agents, levels
 from hotoven.envs.lavagrid import LavaGrid
 from hotoven.envs.lavagrid_levels import from_ascii
 from hotoven.learners.danger import DangerConfig
@@ -16,6 +18,7 @@ from hotoven.storage import read_json
 from hotoven.studies import lavagrid
 from hotoven.studies.lavagrid import PRESETS, LavaGridStudy, agent_key, make_nets, make_split
 
+SAFE, LAVA = from_ascii("S..G"), from_ascii("SL.G")
 SMALL = LavaGridStudy(sizes=(2, 4), num_test_levels=6, num_validation_levels=5)
 
 
@@ -30,10 +33,8 @@ def test_the_presets_are_of_the_sizes_that_the_study_asks_for():
 
 
 def test_no_two_agents_have_one_key():
-    agents = itertools.product(range(4), range(2), (5, 10), range(3))
-    words = {
-        np.asarray(jax.random.key_data(agent_key(SMALL, *agent))).tobytes() for agent in agents
-    }
+    who = itertools.product(range(4), range(2), (5, 10), range(3))
+    words = {np.asarray(jax.random.key_data(agent_key(SMALL, *agent))).tobytes() for agent in who}
     assert len(words) == 4 * 2 * 2 * 3
 
 
@@ -55,8 +56,11 @@ def test_evaluation_plays_the_test_levels_and_each_sizes_own_training_levels():
         assert len(chosen) == 6 + 4  # one compiled program for every size
 
 
-@pytest.mark.slow
-def test_a_blockers_calibration_is_measured_on_the_levels_it_was_not_fitted_on(tmp_path):
+def half_with_lava(num_updates: int) -> tuple[LavaGridStudy, levels.LevelSet, Any]:
+    """A study of corridors, its training levels, and members that know nothing.
+
+    Of 4 training levels the last 2 are held out, which have lava; of 8 the last 4, which have none.
+    """
     corridor = {"height": 1, "width": 4, "wall_density": 0.0, "lava_density": 0.0}
     study = replace(
         SMALL,
@@ -65,7 +69,7 @@ def test_a_blockers_calibration_is_measured_on_the_levels_it_was_not_fitted_on(t
         danger=DangerConfig(
             filters=(2,),
             hidden=(2,),
-            num_updates=2,
+            num_updates=num_updates,
             num_envs=8,
             num_steps=16,
             calibration_share=0.5,
@@ -73,21 +77,58 @@ def test_a_blockers_calibration_is_measured_on_the_levels_it_was_not_fitted_on(t
         sizes=(4, 8),
         num_members=1,
     )
-    # of 4 levels the last 2 are held out, which have lava; of 8 the last 4, which have none
-    safe, lava = from_ascii("S..G"), from_ascii("SL.G")
-    drawn = [safe] * 2 + [lava] * 2 + [safe] * 4
+    drawn = [SAFE] * 2 + [LAVA] * 2 + [SAFE] * 4
     seen = replace(
         levels.make_levels(study.env, np.arange(8)),
         levels=jax.tree.map(lambda *leaves: np.stack(leaves), *drawn),
     )
     keys = jax.random.split(jax.random.key(0), (2, 1))
     members = jax.vmap(jax.vmap(make_nets(study).member.init))(keys)
+    return study, seen, members
+
+
+@pytest.mark.slow
+def test_a_blockers_calibration_is_measured_on_the_levels_it_was_not_fitted_on(tmp_path):
+    study, seen, members = half_with_lava(num_updates=2)
     lavagrid._train_blockers(study, members, seen, tmp_path, replication=0)
     told = read_json(tmp_path / "parts" / "r0" / "calibration.json")
     assert [row["num_fit_levels"] for row in told] == [2, 4]
     assert [row["num_predictions"] for row in told] == [8 * 16] * 2
     assert told[0]["num_events"] > 0
     assert told[1]["num_events"] == 0
+
+
+@pytest.mark.slow
+def test_the_blocker_that_is_used_is_fitted_on_all_training_levels(tmp_path):
+    study, seen, members = half_with_lava(num_updates=400)
+    params = lavagrid._train_blockers(study, members, seen, tmp_path, replication=0)
+    _, shown = study.env.reset(jax.tree.map(jnp.asarray, LAVA))
+    few = jax.tree.map(lambda leaf: leaf[0], params)
+    log_odds = make_nets(study).blocker.apply(few, shown.obs)
+    # the lava is beside the start, in the levels on which the other classifier is not fitted
+    assert log_odds[study.env.action_names.index("right")] > 0
+
+
+def test_the_agents_of_mc_dropout_are_trained_with_dropout(tmp_path, monkeypatch):
+    study = replace(SMALL, num_members=1, mc_dropout=0.5, dqn=DQNConfig(filters=(2,), hidden=(8,)))
+    trained = {}
+
+    def trains(config, learner, seen, num_levels, keys, chunks, checkpoint, on_chunk):
+        params = jax.vmap(learner.net.init)(keys)
+        first = jax.tree.map(lambda leaf: leaf[0], params)
+        obs = jnp.ones(study.env.obs_shape)
+        seeds = jax.random.split(jax.random.key(0), 8)
+        outputs = jax.vmap(lambda key: learner.net.apply(first, obs, key))(seeds)
+        trained[checkpoint.name] = (config.dropout, bool((outputs == outputs[0]).all()))
+        return params
+
+    monkeypatch.setattr(agents, "train", trains)
+    monkeypatch.setattr(lavagrid, "_train_blockers", lambda study, members, *rest: members)
+    lavagrid._train_all(study, make_split(study).train, tmp_path, replication=0)
+    assert trained == {
+        "members-r0.safetensors": (0.0, True),
+        "dropout-r0.safetensors": (0.5, False),
+    }
 
 
 def test_every_blocker_has_the_threshold_of_the_study():
