@@ -466,7 +466,7 @@ def test_a_seed_decides_everything_in_the_vector_form():
 
 
 def test_step_and_reset_are_compiled_once():
-    compiled = (adapter._reset_many, adapter._step_many, adapter._select)
+    compiled = (adapter._reset_many, adapter._step_many, adapter._where)
     before = [function._cache_size() for function in compiled]
     for _ in range(2):  # a second environment of the same settings compiles nothing either
         # Settings of this test alone, so that no other test has compiled them.

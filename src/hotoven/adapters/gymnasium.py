@@ -31,6 +31,7 @@ from gymnasium.vector.utils import batch_space
 
 from hotoven.envs import ENVS, make
 from hotoven.levels import make_levels, split
+from hotoven.trees import where
 from hotoven.types import CATASTROPHE, OUTCOMES, RUNNING, TIMEOUT, Env, LevelSet, PyTree, TimeStep
 
 DEFAULT_NUM_LEVELS: Final = 200
@@ -287,7 +288,7 @@ class GymnasiumVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             index[mask] = chosen[mask]
         fresh = _reset_many(self.env, self._levels, index)
         if not mask.all():
-            fresh = _select(mask, fresh, (self._state, self._shown))
+            fresh = _where(mask, fresh, (self._state, self._shown))
         self._state, self._shown = fresh
         self._index = index
         self._ended = self._ended & ~mask
@@ -382,14 +383,7 @@ def _render_many(env: Env, state: PyTree, scale: int) -> jax.Array:
     return jax.vmap(lambda one: env.render(one, scale))(state)
 
 
-@jax.jit
-def _select(mask: jax.Array, new: PyTree, old: PyTree) -> PyTree:
-    """`new` where `mask` [num_envs], else `old`; leaves [num_envs, ...]."""
-
-    def pick(a: jax.Array, b: jax.Array) -> jax.Array:
-        return jnp.where(mask.reshape(-1, *[1] * (a.ndim - 1)), a, b)
-
-    return jax.tree.map(pick, new, old)
+_where = jax.jit(where)
 
 
 def _make_env(env_name: str, settings: Mapping[str, Any]) -> Env:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from hotoven.trees import where
 from hotoven.types import CATASTROPHE, RUNNING, Env, PyTree, TimeStep, Trace
 
 
@@ -67,7 +68,7 @@ def play(env: Env, policy: Any, levels: PyTree, key: jax.Array, num_slots: int =
         results = jax.tree.map(lambda kept, new: kept.at[row].set(new), results, slots.tally)
         following = jnp.minimum(queued + jnp.cumsum(ended) - 1, num_levels)
         fresh = jax.vmap(start)(jnp.where(ended, following, slots.level).astype(jnp.int32))
-        slots = jax.tree.map(lambda new, old: _where(ended, new, old), fresh, slots)
+        slots = where(ended, fresh, slots)
         return slots, jnp.minimum(queued + ended.sum(), num_levels), results
 
     def goes_on(carry: tuple) -> jax.Array:
@@ -202,8 +203,3 @@ def _words(leaf: jax.Array) -> jax.Array:
     """Random keys as their raw words, which can be compared; other arrays as they are."""
     is_key = jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
     return jax.random.key_data(leaf) if is_key else leaf
-
-
-def _where(chosen: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:
-    """Rows of `new` where `chosen` [W], else of `old`."""
-    return jnp.where(chosen.reshape(-1, *[1] * (new.ndim - 1)), new, old)

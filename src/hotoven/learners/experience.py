@@ -8,6 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from hotoven.trees import where
 from hotoven.types import CATASTROPHE, RUNNING, TIMEOUT, Env, PyTree, TimeStep
 
 
@@ -93,15 +94,6 @@ def _draw_levels(num_levels: jax.Array, count: int, key: jax.Array) -> jax.Array
     """
     words = jax.random.bits(key, (count,), jnp.uint32)
     return (words % num_levels.astype(jnp.uint32)).astype(jnp.int32)
-
-
-def where(chosen: jax.Array, yes: PyTree, no: PyTree) -> PyTree:
-    """Rows of `yes` where `chosen` (bool[E]), else of `no`; leaves [E, ...]."""
-
-    def pick(yes: jax.Array, no: jax.Array) -> jax.Array:
-        return jnp.where(chosen.reshape(-1, *[1] * (yes.ndim - 1)), yes, no)
-
-    return jax.tree.map(pick, yes, no)
 
 
 def empty_ring(env: Env, capacity: int, obs_dtype: jnp.dtype) -> Transition:
