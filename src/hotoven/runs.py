@@ -1,7 +1,8 @@
 """A run's folder: one writer, never silently overwritten, whole or not there.
 
 `run.json` holds the full configuration, the versions, the machine and the level hashes, and says
-whether the run is finished. What a study has already written tells a resumed run where to go on.
+whether the run is finished; where it went on with other versions or on another machine, those too.
+What a study has already written tells a resumed run where to go on.
 """
 
 import fcntl
@@ -21,6 +22,15 @@ from hotoven.devices import num_cores
 from hotoven.storage import read_json, write_json
 
 PACKAGES = ("hotoven", "jax", "jaxlib", "numpy", "optax", "pyarrow", "safetensors")
+
+# What a run writes into its folder; anything else is somebody's own.
+ENTRIES = frozenset(
+    (
+        *("run.json", "levels", "checkpoints", "agents", "parts", "calibration.json"),
+        *(f"{name}.parquet" for name in ("episodes", "steps", "rates", "agent_rates")),
+        *("differences.parquet", "findings.json", "findings.md", "figures"),
+    )
+)
 
 
 class RunError(ValueError):
@@ -55,15 +65,21 @@ class Run:
         Raises:
           RunError: another process writes it; it holds a finished run and `force` is not set; it
             holds an unfinished one and neither `resume` nor `force` is set; it is resumed with
-            other settings; or it holds files that are not a run's.
+            other settings; or it holds files that are not a run's. With `force` a damaged record
+            is no obstacle where all that is in the folder is named as a run names it.
         """
         if path.exists() and not path.is_dir():
             raise RunError(f"{path} is a file; a run needs a folder")
+        if resume and force:
+            raise RunError("--resume goes on and --force starts again: only one can be asked for")
         path.mkdir(parents=True, exist_ok=True)
+        was_locked_before = (path / ".lock").exists()
         lock = _lock(path)
         try:
             about = cls._prepare(path, config, resume, force, defaults or {})
         except BaseException:
+            if not was_locked_before:  # a folder that is refused is left as it was
+                (path / ".lock").unlink(missing_ok=True)
             os.close(lock)
             raise
         return cls(path, about, lock)
@@ -81,13 +97,12 @@ class Run:
         foreign = [entry for entry in path.iterdir() if not entry.name.startswith(".")]
         if not record.exists() and foreign:
             raise RunError(f"{path} is not empty and holds no run: choose another folder")
-        if resume and force:
-            raise RunError("--resume goes on and --force starts again: only one can be asked for")
-        if record.exists():
+        if record.exists() and force:
+            _check_removable(path)
+            _empty(path)
+        elif record.exists():
             about = read_about(path)
-            if force:
-                _empty(path)
-            elif about["status"] == "finished" and not resume:
+            if about["status"] == "finished" and not resume:
                 raise RunError(
                     f"{path} holds a finished run: --force overwrites it, --out names another"
                 )
@@ -113,7 +128,12 @@ class Run:
         return about
 
     def reopen(self) -> None:
-        """Marks a finished run as being written again."""
+        """Marks a run as being written again, and by what, if not by what wrote it last."""
+        continued = list(self.about.get("continued_with", []))
+        last = continued[-1] if continued else self.about
+        now = {"versions": versions(), "hardware": hardware()}
+        if any(last.get(name) != facts for name, facts in now.items()):
+            self.about["continued_with"] = [*continued, {"since": _now(), **now}]
         self.note(status="running")
 
     @property
@@ -153,12 +173,30 @@ def read_about(path: Path) -> dict[str, Any]:
     try:
         about = read_json(record)
     except ValueError as error:
-        hint = "" if not record.exists() else "; remove the folder to start again"
-        raise RunError(f"{error}{hint}") from None
+        raise RunError(f"{error}{_START_AGAIN if record.exists() else ''}") from None
     known = isinstance(about, dict) and about.get("status") in ("running", "finished")
     if not known or not isinstance(about.get("config"), dict):
-        raise RunError(f"{record} is not the record of a run; remove the folder to start again")
+        raise RunError(f"{record} is not the record of a run{_START_AGAIN}")
     return about
+
+
+_START_AGAIN = (
+    "; hotoven reproduce or train with --force removes what the run has written and starts again"
+)
+
+
+def _check_removable(path: Path) -> None:
+    """Raises RunError if the record is damaged and something in the folder is not a run's."""
+    try:
+        read_about(path)
+    except RunError:
+        names = sorted(entry.name for entry in path.iterdir() if not entry.name.startswith("."))
+        strange = [name for name in names if name not in ENTRIES]
+        if strange:
+            raise RunError(
+                f"{path / 'run.json'} is damaged, and {', '.join(strange[:5])} beside it is "
+                "nothing that a run writes: choose another folder"
+            ) from None
 
 
 def versions() -> dict[str, str]:
@@ -205,6 +243,13 @@ def _lock(path: Path) -> int:
     except OSError:
         os.close(handle)
         raise RunError(f"{path} is being written by another process") from None
+    try:
+        is_current = os.path.samestat(os.fstat(handle), os.stat(path / ".lock"))
+    except FileNotFoundError:
+        is_current = False
+    if not is_current:  # who held it has just removed it: another may hold a new one
+        os.close(handle)
+        raise RunError(f"{path} is being written by another process")
     return handle
 
 
