@@ -13,7 +13,7 @@ import pytest
 from hotoven import cli, levels
 from hotoven.envs.coinrun.env import CoinRun
 from hotoven.envs.lavagrid import LavaGrid
-from hotoven.runs import Run
+from hotoven.runs import ENTRIES, Run
 from hotoven.storage import read_json
 from hotoven.studies import lavagrid
 from tinystudy import SETTINGS, TIMEOUT, assert_same, finish, results, start, uninterrupted
@@ -102,6 +102,20 @@ def test_a_run_older_than_a_setting_can_be_resumed(tmp_path, capsys, monkeypatch
     assert capsys.readouterr().err.endswith("settings: settings.tune was False, is True\n")
     assert cli.main(words) == 0
     assert resumed == [lavagrid.PRESETS["quick"]]
+
+
+def test_figures_are_not_drawn_from_tables_that_may_be_old(tmp_path, capsys):
+    config = {"study": "lavagrid", "settings": lavagrid.settings(lavagrid.LavaGridStudy())}
+    with Run.open(tmp_path / "run", config) as run:
+        assert cli.main(["figures", str(run.path)]) == 2
+        assert "has no tables yet" in capsys.readouterr().err
+        (run.path / "episodes.parquet").touch()
+        run.finish()
+        run.reopen()  # as an evaluation does, here a killed one
+    assert cli.main(["figures", str(tmp_path / "run")]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert f"hotoven evaluate {tmp_path / 'run'} --resume makes them new" in err
 
 
 # Help
@@ -252,6 +266,7 @@ PROMISED = (
 @pytest.mark.slow
 def test_reproduce_writes_every_promised_file_and_says_where(base):
     path, out = uninterrupted(base)
+    assert {entry.name for entry in path.iterdir()} == ENTRIES | {".lock"}
     for name in PROMISED:
         assert (path / name).stat().st_size > 0, name
     assert (path / "findings.md").read_text().strip() in out
@@ -306,7 +321,7 @@ def test_evaluate_force_loses_nothing_where_agents_are_damaged(base, capsys):
     before = {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
     assert cli.main(["evaluate", str(path), "--force"]) == 2
     err = capsys.readouterr().err
-    assert err.count("\n") == 1 and "levels8-r0.safetensors" in err
+    assert err.count("\n") == 1 and f"remove {agents}, and hotoven reproduce with --resume" in err
     assert {file: file.read_bytes() for file in path.rglob("*") if file.is_file()} == before
     agents.unlink()
     assert cli.main(["evaluate", str(path), "--force"]) == 2
@@ -337,6 +352,7 @@ def test_a_blocker_that_diverges_stops_the_run_and_names_its_learning_rate(base)
     last = err.splitlines()[-1]
     assert last.startswith("hotoven: a blocker's params became NaN or infinite")
     assert "danger.learning_rate 1e+38" in last
+    assert "after training on [4, 8] levels" in last
     assert not (path / "agents").exists()
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from hotoven import agents, levels
@@ -14,6 +15,7 @@ from hotoven.envs.lavagrid import LavaGrid
 from hotoven.envs.lavagrid_levels import from_ascii
 from hotoven.learners.danger import DangerConfig
 from hotoven.learners.dqn import DQNConfig
+from hotoven.runs import Run
 from hotoven.storage import read_json
 from hotoven.studies import lavagrid
 from hotoven.studies.lavagrid import PRESETS, LavaGridStudy, agent_key, make_nets, make_split
@@ -129,6 +131,76 @@ def test_the_agents_of_mc_dropout_are_trained_with_dropout(tmp_path, monkeypatch
         "members-r0.safetensors": (0.0, True),
         "dropout-r0.safetensors": (0.5, False),
     }
+
+
+def test_a_damaged_part_of_a_run_says_what_to_remove(tmp_path):
+    part = tmp_path / "parts" / "r0"
+    part.mkdir(parents=True)
+    (part / "episodes.parquet").write_bytes(b"half")
+    with pytest.raises(ValueError, match="not a whole Parquet file") as error:
+        lavagrid.merge(SMALL, tmp_path)
+    assert f"; remove {part / 'episodes.parquet'}, and hotoven reproduce" in str(error.value)
+    source = tmp_path / "agents" / "levels2-r0.safetensors"
+    source.parent.mkdir()
+    source.write_bytes(b"half")
+    with pytest.raises(ValueError, match="not a whole safetensors") as error:
+        lavagrid.load_ensemble(SMALL, tmp_path, 2, 0)
+    assert f"; remove {source}, and hotoven reproduce with --resume" in str(error.value)
+    checkpoint = tmp_path / "checkpoints" / "members-r0.safetensors"
+    checkpoint.parent.mkdir()
+    checkpoint.write_bytes(b"half")
+    seen = make_split(SMALL).train
+    with pytest.raises(ValueError, match="not a whole safetensors") as error:
+        lavagrid._train_agents(SMALL, SMALL.dqn, seen, tmp_path, 0, lavagrid.MEMBERS)
+    assert f"; remove {checkpoint}, and hotoven reproduce" in str(error.value)
+
+
+def test_agents_whose_calibration_is_gone_are_trained_again(tmp_path, monkeypatch):
+    again = []
+    monkeypatch.setattr(lavagrid, "_train_all", lambda *rest: again.append(rest[-1]) or [])
+    study = replace(SMALL, sizes=(2,))
+    with Run.open(tmp_path / "run", {}) as folder:
+        for name in ("agents/levels2-r0.safetensors", "parts/r0/calibration.json"):
+            (folder.path / name).parent.mkdir(parents=True)
+            (folder.path / name).touch()
+        lavagrid.train(study, folder)
+        assert not again
+        (folder.path / "parts" / "r0" / "calibration.json").unlink()
+        with pytest.raises(ValueError, match="zip"):  # no ensembles came, which ends the test here
+            lavagrid.train(study, folder)
+        assert again == [0]
+
+
+def test_agents_that_diverge_are_named_by_their_levels(tmp_path, monkeypatch):
+    def diverges(*rest: Any) -> None:
+        raise agents.TrainingDiverged("the loss or params of agents [4] became NaN")
+
+    monkeypatch.setattr(agents, "train", diverges)
+    study = replace(SMALL, num_members=3)
+    seen = make_split(study).train
+    with pytest.raises(agents.TrainingDiverged) as error:
+        lavagrid._train_agents(study, study.dqn, seen, tmp_path, 0, lavagrid.MEMBERS)
+    assert str(error.value) == (
+        "the loss or params of agents [4] became NaN; "
+        "agents 0 to 2 of 2, 3 to 5 of 4 training levels"
+    )
+
+
+def test_steps_of_other_levels_name_both_files(tmp_path):
+    test = make_split(SMALL).test
+    steps = pa.table({"level_index": [0, 5, 5], "level_id": [test.ids[0], test.ids[5], 7]})
+    files = (tmp_path / "steps.parquet", steps, tmp_path / "test.safetensors", test)
+    with pytest.raises(ValueError) as error:
+        lavagrid._check_recorded(*files)
+    assert str(error.value).startswith(
+        f"{tmp_path}/steps.parquet was not recorded on the levels of {tmp_path}/test.safetensors: "
+        "its level 5 has id 7;"
+    )
+    lavagrid._check_recorded(files[0], steps.slice(0, 2), *files[2:])
+    for index in (-1, 6):
+        wrong = pa.table({"level_index": [index], "level_id": [test.ids[0]]})
+        with pytest.raises(ValueError, match=f"its level {index} has id"):
+            lavagrid._check_recorded(files[0], wrong, *files[2:])
 
 
 def test_every_blocker_has_the_threshold_of_the_study():

@@ -300,6 +300,8 @@ def _reproduce(command: Reproduce, only_train: bool) -> None:
     config = {"study": command.study, "settings": lavagrid.settings(command.settings)}
     defaults = {"settings": lavagrid.settings(lavagrid.LavaGridStudy())}
     with runs.Run.open(path, config, command.resume, command.force, defaults) as run:
+        if command.resume:
+            run.reopen()
         if only_train:
             lavagrid.train(command.settings, run)
             print(f"agents    {path / 'agents'}")
@@ -315,6 +317,11 @@ def _figures(command: Figures) -> None:
     if not (command.run / "episodes.parquet").exists():
         raise ValueError(
             f"{command.run} has no tables yet: hotoven evaluate {command.run} makes them"
+        )
+    if runs.read_about(command.run)["status"] == "running":  # its tables may be of another time
+        raise ValueError(
+            f"{command.run} is being evaluated or was stopped in the middle of it, so its tables "
+            f"may be old: hotoven evaluate {command.run} --resume makes them new"
         )
     with runs.Run.open(command.run, config, resume=True):
         found = lavagrid.report(study, command.run)

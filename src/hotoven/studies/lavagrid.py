@@ -6,6 +6,7 @@ that a killed run goes on where it stopped and ends with the same bytes.
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -173,7 +174,8 @@ def train(study: LavaGridStudy, folder: Run) -> None:
         tell(f"{role} levels: {len(chosen)}, {chosen.num_duplicates} duplicates dropped")
     for replication in range(study.num_replications):
         paths = [_agents_path(folder.path, size, replication) for size in study.sizes]
-        if not all(path.exists() for path in paths):
+        told = _part_path(folder.path, replication) / "calibration.json"
+        if not all(path.exists() for path in [*paths, told]):
             ensembles = _train_all(study, split.train, folder.path, replication)
             for path, size, ensemble in zip(paths, study.sizes, ensembles, strict=True):
                 agents.save_params(path, ensemble._asdict(), _about(study, size, replication))
@@ -189,7 +191,7 @@ def evaluate(study: LavaGridStudy, folder: Run) -> None:
     """
     split = make_split(study)
     for replication in range(study.num_replications):
-        part = folder.path / "parts" / f"r{replication}"
+        part = _part_path(folder.path, replication)
         if not (part / "episodes.parquet").exists():
             _evaluate_all(study, split, folder.path, replication)
 
@@ -220,20 +222,26 @@ def make_split(study: LavaGridStudy) -> levels.Split:
 
 def merge(study: LavaGridStudy, path: Path) -> None:
     """Writes the tables of the run at `path` from those of its replications."""
-    parts = [path / "parts" / f"r{r}" for r in range(study.num_replications)]
-    episodes = pa.concat_tables([read_table(part / "episodes.parquet") for part in parts])
+    parts = [_part_path(path, replication) for replication in range(study.num_replications)]
+    episodes = pa.concat_tables([_read_part(part, "episodes") for part in parts])
     for name, table in (
         ("episodes", episodes),
-        ("steps", read_table(parts[0] / "steps.parquet")),
+        ("steps", _read_part(parts[0], "steps")),
         ("rates", outcomes.rates(episodes)),
         ("agent_rates", outcomes.agent_rates(episodes)),
         ("differences", outcomes.paired_differences(episodes)),
     ):
         write_table(path / f"{name}.parquet", dict(zip(table.column_names, table, strict=True)))
-    write_json(
-        path / "calibration.json",
-        [row for part in parts for row in read_json(part / "calibration.json")],
-    )
+    told = []
+    for part in parts:
+        with _made_again_without(part / "calibration.json"):
+            told += read_json(part / "calibration.json")
+    write_json(path / "calibration.json", told)
+
+
+def _read_part(part: Path, name: str) -> pa.Table:
+    with _made_again_without(part / "episodes.parquet"):  # written last, after the steps
+        return read_table(part / f"{name}.parquet")
 
 
 def report(study: LavaGridStudy, path: Path) -> list[findings.Finding]:
@@ -246,13 +254,27 @@ def report(study: LavaGridStudy, path: Path) -> list[findings.Finding]:
         read_table(path / f"{name}.parquet", needed)
         for name, needed in (("rates", RATE_COLUMNS), ("steps", STEP_COLUMNS))
     )
-    test = levels.load(path / "levels" / "test.safetensors", study.env)
+    source = path / "levels" / "test.safetensors"
+    test = levels.load(source, study.env)
+    _check_recorded(path / "steps.parquet", steps, source, test)
     written = figures.write_figures(
         path / "figures", rates, steps, test, study.env, study.block_threshold
     )
     notes = [*written.notes, *_write_film(study, path / "figures", steps, test)]
     write_bytes(path / "figures" / "notes.txt", "".join(f"{note}\n" for note in notes).encode())
     return found
+
+
+def _check_recorded(path: Path, steps: pa.Table, source: Path, test: LevelSet) -> None:
+    """Raises ValueError unless the steps were recorded on the levels of the set."""
+    index, ids = (steps[name].to_numpy() for name in ("level_index", "level_id"))
+    there = (index >= 0) & (index < len(test))
+    wrong = np.flatnonzero(~there | (test.ids[np.where(there, index, 0)] != ids))
+    if wrong.size:
+        raise ValueError(
+            f"{path} was not recorded on the levels of {source}: its level {index[wrong[0]]} has "
+            f"id {ids[wrong[0]]}; hotoven evaluate with --force records it again"
+        )
 
 
 def _write_film(study: LavaGridStudy, folder: Path, steps: pa.Table, test: LevelSet) -> list[str]:
@@ -287,6 +309,22 @@ def _agents_path(path: Path, size: int, replication: int) -> Path:
     return path / "agents" / f"levels{size}-r{replication}.safetensors"
 
 
+def _part_path(path: Path, replication: int) -> Path:
+    return path / "parts" / f"r{replication}"
+
+
+@contextmanager
+def _made_again_without(path: Path) -> Iterator[None]:
+    """Adds to a complaint what can be done: without that file a resumed run makes all anew."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(
+            f"{error}; remove {path}, and hotoven reproduce with --resume makes it and what "
+            "belongs to it again"
+        ) from None
+
+
 def _checkpoint_path(path: Path, role: str, replication: int) -> Path:
     return path / "checkpoints" / f"{role}-r{replication}.safetensors"
 
@@ -319,7 +357,8 @@ def load_ensemble(study: LavaGridStudy, path: Path, size: int, replication: int)
         jax.eval_shape(nets.blocker.init, key),
     )
     source = _agents_path(path, size, replication)
-    params, about = agents.load_params(source, pattern._asdict())
+    with _made_again_without(source):
+        params, about = agents.load_params(source, pattern._asdict())
     young = _about(LavaGridStudy(), size, replication)  # a setting that is not there is its default
     different = changes(filled(about, young), _about(study, size, replication))
     if different:
@@ -361,7 +400,7 @@ def _train_agents(
     words = "agents" if role == MEMBERS else "MC-dropout agents"
     checkpoint = _checkpoint_path(path, "members" if role == MEMBERS else "dropout", replication)
     title = f"train {len(who)} {words}, replication {replication + 1}"
-    with stage(title, config.num_updates) as shown:
+    with stage(title, config.num_updates) as shown, _named(who, checkpoint):
         params = agents.train(
             config,
             make_dqn(config, study.env),
@@ -375,6 +414,27 @@ def _train_agents(
     if role == DROPOUT:
         return params
     return jax.tree.map(lambda leaf: leaf.reshape(len(study.sizes), each, *leaf.shape[1:]), params)
+
+
+@contextmanager
+def _named(who: list[tuple[int, int]], checkpoint: Path) -> Iterator[None]:
+    """Says of a training that failed who agents are, and of a checkpoint how it is made again."""
+    try:
+        yield
+    except agents.TrainingDiverged as error:
+        each = len({member for _, member in who})
+        sizes = list(dict.fromkeys(size for size, _ in who))
+        groups = [f"{n * each} to {n * each + each - 1} of {size}" for n, size in enumerate(sizes)]
+        raise agents.TrainingDiverged(
+            f"{error}; agents {', '.join(groups)} training levels"
+        ) from None
+    except ValueError as error:
+        if not checkpoint.exists():
+            raise
+        raise ValueError(
+            f"{error}; remove {checkpoint}, and hotoven reproduce with --resume trains from the "
+            "start"
+        ) from None
 
 
 def _training_note(study: LavaGridStudy, each: int, chunk: agents.ChunkReport) -> str:
@@ -429,10 +489,15 @@ def _train_blockers(
         params, probability, happened = all_sizes(
             members, jnp.asarray(fitted, jnp.int32), jnp.asarray(sizes, jnp.int32), keys
         )
-        if not all(np.isfinite(leaf).all() for leaf in [*jax.tree.leaves(params), probability]):
+        finite = [
+            np.isfinite(leaf).reshape(len(sizes), -1).all(axis=1)
+            for leaf in [*jax.tree.leaves(params), probability]
+        ]
+        diverged = sizes[~np.logical_and.reduce(finite)]
+        if diverged.size:
             raise agents.TrainingDiverged(
-                "a blocker's params became NaN or infinite "
-                f"(danger.learning_rate {study.danger.learning_rate})"
+                f"a blocker's params became NaN or infinite, after training on {diverged.tolist()} "
+                f"levels (danger.learning_rate {study.danger.learning_rate})"
             )
         told = [
             calibration(p, h, study.block_threshold)
@@ -440,7 +505,7 @@ def _train_blockers(
         ]
         shown.show(1, _calibration_note(study, told))
     write_json(
-        path / "parts" / f"r{replication}" / "calibration.json",
+        _part_path(path, replication) / "calibration.json",
         [
             {"num_train_levels": size, "num_fit_levels": int(num_fit), **told_one._asdict()}
             for size, num_fit, told_one in zip(study.sizes, fitted, told, strict=True)
@@ -511,7 +576,7 @@ def _evaluate_all(study: LavaGridStudy, split: levels.Split, path: Path, replica
                 trace = recorder(acting[method], ensemble, traced.levels, key, method=method)
                 traces.append(_step_rows(study, label, traced, trace))
             shown.show(done, f"{size} training levels")
-    folder = path / "parts" / f"r{replication}"
+    folder = _part_path(path, replication)
     write_table(folder / "steps.parquet", _stack(traces))
     write_table(folder / "episodes.parquet", _stack(rows))
 
