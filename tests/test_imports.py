@@ -68,6 +68,7 @@ RULES = [
     ("hotoven.mechanisms", ["hotoven.learners", "hotoven.envs"]),
     ("hotoven.evaluation.prediction", ["jax"]),
     ("hotoven.evaluation.bootstrap", ["jax"]),
+    ("hotoven.evaluation.promise", ["jax"]),
     ("hotoven.evaluation.alarms", ["jax"]),
     ("hotoven.evaluation.roc_bootstrap", ["jax"]),
     ("hotoven.evaluation.head", ["jax"]),
