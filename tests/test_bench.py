@@ -59,7 +59,7 @@ def test_no_turns_are_refused():
 
 
 def test_an_unknown_measurement_is_refused_by_name():
-    with pytest.raises(ValueError, match=r"one of env, coinrun, levels, .*evaluate, got 'speed'"):
+    with pytest.raises(ValueError, match=r"one of env, coinrun, levels, .*predict, got 'speed'"):
         bench.run("speed", 1)
 
 
@@ -195,3 +195,33 @@ def test_levels_are_measured_with_what_they_take():
     result = bench.levels_speed(repeats=1, count=8)
     assert set(result.figures) == {"made, easy", "made, hard", "test set loaded, hard"}
     assert result.notes[0].startswith("8 levels in memory: 0.0")
+
+
+def test_the_prediction_benchmark_computes_every_line_of_the_figure(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    called: list[tuple[str, int]] = []
+
+    def counting(name: str) -> Any:
+        real = getattr(bench.roc_bootstrap, name)
+
+        def wrapped(score: np.ndarray, positive: np.ndarray, *rest: Any) -> Any:
+            called.append((name, int(positive.sum())))
+            return real(score, positive, *rest)
+
+        return wrapped
+
+    names = ("step_bootstrap", "auc_samples", "precision_samples")
+    for name in names:
+        monkeypatch.setattr(bench.roc_bootstrap, name, counting(name))
+    result = bench.predict_speed(repeats=1, num_levels=40, num_steps=15)
+    turns = 3  # two of them warm up
+    for name in names:
+        lines = [positive for called_name, positive in called if called_name == name]
+        assert len(lines) == turns * 16
+        deaths = lines[:16:4]
+        # windows 1 and 10 of each rollout, two scores each
+        assert lines[:16] == [n for few in deaths for n in (few, few, 10 * few, 10 * few)]
+    (total,) = result.derived.values()
+    np.testing.assert_array_equal(total, sum(result.figures.values()))
+    assert result.title == "4 panels of 4 lines, 40 levels, 15 steps each"

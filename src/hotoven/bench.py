@@ -26,6 +26,7 @@ from hotoven.devices import at_once, spread
 from hotoven.envs.coinrun import level
 from hotoven.envs.coinrun.env import CoinRun
 from hotoven.envs.lavagrid import LavaGrid
+from hotoven.evaluation import prediction, roc_bootstrap, scores
 from hotoven.learners.dqn import DQNConfig, make_dqn
 from hotoven.learners.experience import reset_all, step_all
 from hotoven.studies import lavagrid
@@ -464,7 +465,7 @@ def evaluation_speed(
     test = levels.split(study.env, 0, 0, study.num_test_levels, study.level_seed).test
     players = lavagrid.make_players(study)
     contestants = {
-        method: _playing(partial(players[method], policy, test.levels, k_play))
+        method: _timed(partial(players[method], policy, test.levels, k_play))
         for method, policy in lavagrid.policies(study, nets, ensemble).items()
     }
     figures, units = take_turns(contestants, repeats)
@@ -474,13 +475,99 @@ def evaluation_speed(
     return Result(title, figures, units, derived, ())
 
 
-def _playing(play: Callable[[], PyTree]) -> Contestant:
+def _timed(work: Callable[[], PyTree]) -> Contestant:
     def turn() -> float:
         began = time.perf_counter()
-        jax.block_until_ready(play())
+        jax.block_until_ready(work())
         return time.perf_counter() - began
 
     return Contestant("s", turn)
+
+
+# Prediction
+
+
+class _Line(NamedTuple):
+    """What one line of a panel is drawn from."""
+
+    score: np.ndarray  # float64[L, T]
+    positive: np.ndarray  # bool[L, T]
+    valid: np.ndarray  # bool[L, T]
+
+
+class _Rollout(NamedTuple):
+    """A simulated rollout of one way of acting with one ensemble."""
+
+    values: np.ndarray  # float32[L, T, M]
+    num_steps: np.ndarray  # int64[L]
+    died: np.ndarray  # bool[L]
+
+
+def predict_speed(
+    repeats: int, num_levels: int = 1000, num_steps: int = 200, num_members: int = 5
+) -> Result:
+    """Seconds to compute the post's figure of four ROC panels with four lines each.
+
+    Panels: two numbers of training levels and two windows. Lines: two ways of acting and two
+    scores. Ten samples of the steps are the post's; beside them stand AUC and average precision of
+    2000 samples of the levels, and the difference that the standard deviation makes to both. Data
+    are simulated; every episode has `num_steps`.
+    """
+    rollouts = [
+        _simulated(rate, num_levels, num_steps, num_members, seed)
+        for seed, rate in enumerate((0.3, 0.3, 0.1, 0.1))  # 10 and 200 training levels
+    ]
+    lines = _lines(rollouts)
+
+    def of_steps() -> None:
+        for score, positive, valid in lines:
+            roc_bootstrap.step_bootstrap(score[valid], positive[valid])
+
+    def of_levels(samples: Callable[..., roc_bootstrap.Samples]) -> None:
+        drawn = [samples(*line) for line in lines]
+        # the two scores of one rollout and window stand side by side
+        drawn += itertools.starmap(
+            roc_bootstrap.difference, zip(drawn[1::2], drawn[::2], strict=True)
+        )
+        for found in drawn:
+            roc_bootstrap.interval(found)
+
+    contestants = {
+        "scores and labels": _timed(lambda: _lines(rollouts)),
+        "ten samples of steps": _timed(of_steps),
+        "levels, AUC": _timed(partial(of_levels, roc_bootstrap.auc_samples)),
+        "levels, average precision": _timed(partial(of_levels, roc_bootstrap.precision_samples)),
+    }
+    figures, units = take_turns(contestants, repeats)
+    total = np.sum(list(figures.values()), axis=0)
+    title = f"4 panels of 4 lines, {num_levels} levels, {num_steps} steps each"
+    return Result(title, figures, units, {"all, seconds (aim: below 5)": total}, ())
+
+
+def _lines(rollouts: list[_Rollout]) -> list[_Line]:
+    """For each rollout and each window of 1 and 10: without the standard deviation, and with."""
+    lines = []
+    for values, num_steps, died in rollouts:
+        max_steps = values.shape[1]
+        mu, sigma = scores.mean_value(values), scores.std_value(values)
+        valid = prediction.valid_steps(num_steps, max_steps)
+        for window in (1, 10):
+            positive = prediction.labels(num_steps, died, max_steps, window)
+            for pair in (scores.MEAN_ONLY, scores.WITH_STD):
+                lines.append(_Line(scores.score(mu, sigma, *pair), positive, valid))
+    return lines
+
+
+def _simulated(
+    rate: float, num_levels: int, num_steps: int, num_members: int, seed: int
+) -> _Rollout:
+    """Members' values that fall, and part, over the last ten steps before a catastrophe."""
+    rng = np.random.Generator(np.random.PCG64(seed))
+    lengths, died = np.full(num_levels, num_steps), rng.random(num_levels) < rate
+    near = prediction.labels(lengths, died, num_steps, window=10)[..., None]
+    values = rng.standard_normal((num_levels, num_steps, num_members), np.float32)
+    values += rng.standard_normal((num_levels, 1, 1), np.float32)  # a level is hard throughout
+    return _Rollout(np.where(near, 2.0 * values - 1.0, values), lengths, died)
 
 
 MEASUREMENTS: Final[dict[str, Callable[[int], Result]]] = {
@@ -489,6 +576,7 @@ MEASUREMENTS: Final[dict[str, Callable[[int], Result]]] = {
     "levels": levels_speed,
     "learn": learning_speed,
     "evaluate": evaluation_speed,
+    "predict": predict_speed,
 }
 
 
