@@ -120,6 +120,19 @@ def test_an_entropy_bonus_keeps_equal_actions_equally_likely():
     np.testing.assert_allclose(probability, [0.5, 0.5], atol=0.05)
 
 
+def test_without_a_reward_a_new_agent_stays_undecided():
+    # its own random values would be the only advantages there are, and normalised ones at that
+    learner = make_ppo(replace(CONFIG, entropy_weight=0.01, num_iterations=20), Probe())
+    nothing = stack(table([[0, 1], [0, 1]], [[0, 0], [0, 0]], [[RUNNING] * 2] * 2))
+    state = jax.jit(learner.init)(nothing, ONE, jax.random.key(1))
+    iterate = jax.jit(learner.iterate)
+    for t in range(20):
+        state, _ = iterate(state, jnp.int32(t), nothing, ONE)
+    told = output(learner.net, state.params, jnp.eye(2))
+    np.testing.assert_allclose(told.preferences, 0.5, atol=1e-6)
+    np.testing.assert_allclose(told.value, 0.0, atol=1e-6)
+
+
 def test_ends_are_counted_by_outcome():
     learner = make_ppo(CONFIG, Probe())
     levels = stack(cut_by_the_clock(GAMMA)[0])

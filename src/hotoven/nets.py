@@ -24,18 +24,19 @@ def mlp(
     num_outputs: int,
     dropout: float = 0.0,
     high: int = 1,
+    last_gain: float = 1.0,
 ) -> Net:
     """Dense layers with ReLU on the flattened observation: [..., *obs_shape] -> [..., num_outputs].
 
     The observation is divided by `high`, the largest value in it.
     `apply(params, obs, key)` drops hidden units with probability `dropout`; without a key it drops
-    none. Hidden weights are He-initialised, the last layer's LeCun.
+    none. Hidden weights are He-initialised, the last layer's variance is `last_gain` times LeCun's.
     """
     sizes = (math.prod(obs_shape), *hidden, num_outputs)
 
     def init(key: jax.Array) -> PyTree:
         keys = jax.random.split(key, len(sizes) - 1)
-        gains = [2.0] * (len(sizes) - 2) + [1.0]
+        gains = [2.0] * (len(sizes) - 2) + [last_gain]
         return [
             _dense(k, fan_in, fan_out, gain)
             for k, fan_in, fan_out, gain in zip(keys, sizes[:-1], sizes[1:], gains, strict=True)
@@ -103,6 +104,7 @@ def strided_cnn(
     hidden: tuple[int, ...],
     num_outputs: int,
     high: int = 1,
+    last_gain: float = 1.0,
 ) -> Net:
     """Convolutions (filters, size, stride), nothing outside, ReLU; then the dense layers of `mlp`.
 
@@ -121,7 +123,7 @@ def strided_cnn(
         channels = filters
     if min(height, width) < 1:
         raise ValueError(f"obs_shape is too small for convolutions {layers}, got {obs_shape}")
-    head = mlp((height * width * channels,), hidden, num_outputs)
+    head = mlp((height * width * channels,), hidden, num_outputs, last_gain=last_gain)
 
     def init(key: jax.Array) -> PyTree:
         k_head, *keys = jax.random.split(key, len(layers) + 1)
@@ -142,6 +144,7 @@ def impala_cnn(
     num_outputs: int,
     depths: tuple[int, ...] = (16, 32, 32),
     high: int = 255,
+    last_gain: float = 1.0,
 ) -> Net:
     """The residual network of Espeholt et al. 2018 for pictures, then 256 units.
 
@@ -151,7 +154,7 @@ def impala_cnn(
     height, width, channels = obs_shape
     for _ in depths:
         height, width = -(-height // 2), -(-width // 2)
-    head = mlp((height * width * depths[-1],), (256,), num_outputs)
+    head = mlp((height * width * depths[-1],), (256,), num_outputs, last_gain=last_gain)
 
     def init(key: jax.Array) -> PyTree:
         k_head, *keys = jax.random.split(key, len(depths) + 1)
@@ -184,11 +187,7 @@ def _conv(
     key: jax.Array, taps: int, depth: int, filters: int, gain: float = 2.0
 ) -> dict[str, jax.Array]:
     """Weights [taps, depth, filters] and biases of a convolution."""
-    if gain == 0.0:
-        weights = jnp.zeros((taps * depth, filters), jnp.float32)
-        layer = {"w": weights, "b": jnp.zeros(filters, jnp.float32)}
-    else:
-        layer = _dense(key, taps * depth, filters, gain)
+    layer = _dense(key, taps * depth, filters, gain)
     return {"w": layer["w"].reshape(taps, depth, filters), "b": layer["b"]}
 
 
@@ -251,8 +250,10 @@ def _scaled(obs: jax.Array, high: int) -> jax.Array:
 
 
 def _dense(key: jax.Array, fan_in: int, fan_out: int, gain: float) -> dict[str, jax.Array]:
-    weights = variance_scaling(gain, "fan_in", "truncated_normal")
-    return {"w": weights(key, (fan_in, fan_out), jnp.float32), "b": jnp.zeros(fan_out, jnp.float32)}
+    shape = (fan_in, fan_out)
+    scaled = variance_scaling(gain, "fan_in", "truncated_normal") if gain else None
+    weights = scaled(key, shape, jnp.float32) if scaled else jnp.zeros(shape, jnp.float32)
+    return {"w": weights, "b": jnp.zeros(fan_out, jnp.float32)}
 
 
 def _drop(x: jax.Array, rate: float, key: jax.Array) -> jax.Array:

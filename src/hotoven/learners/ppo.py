@@ -114,14 +114,19 @@ class Batch(NamedTuple):
 
 
 def make_net(config: PPOConfig, env: Env) -> Net:
-    """The network: observation -> float32[A + 1], the actions' logits and the value."""
+    """The network: observation -> float32[A + 1], the actions' logits and the value.
+
+    The last layer starts at zero: a new agent acts uniformly and expects nothing. With random
+    values their noise would be all the advantage there is until the first reward, and advantages
+    are normalised: the agent would learn to chase it, and many never met a coin.
+    """
     shape, num_outputs, high = env.obs_shape, env.num_actions + 1, env.obs_high
     if config.net == "mlp":
-        return nets.mlp(shape, config.hidden, num_outputs, high=high)
+        return nets.mlp(shape, config.hidden, num_outputs, high=high, last_gain=0.0)
     if config.net == "impala":
-        return nets.impala_cnn(shape, num_outputs, high=high)
+        return nets.impala_cnn(shape, num_outputs, high=high, last_gain=0.0)
     layers, hidden = nets.NATURE if config.net == "nature" else nets.SMALL
-    return nets.strided_cnn(shape, layers, hidden, num_outputs, high)
+    return nets.strided_cnn(shape, layers, hidden, num_outputs, high, last_gain=0.0)
 
 
 def output(net: Net, params: PyTree, obs: jax.Array) -> AgentOutput:
