@@ -239,3 +239,21 @@ def test_pictures_with_any_axes_in_front_are_answered_alike(name: str):
 def test_an_observation_too_small_for_its_convolutions_is_refused():
     with pytest.raises(ValueError, match=r"too small for convolutions .*, got \(32, 64, 3\)"):
         nets.strided_cnn((32, 64, 3), *nets.NATURE, 5)
+
+
+@pytest.mark.parametrize("name", ["mlp", "nature", "impala"])
+def test_in_bfloat16_products_are_rounded_and_params_and_gradients_are_not(name: str):
+    shape = (36, 36, 3)
+    net = {
+        "mlp": nets.mlp(shape, (16,), 4, high=255),
+        "nature": nets.strided_cnn(shape, *nets.NATURE, 4, 255),
+        "impala": nets.impala_cnn(shape, 4),
+    }[name]
+    halved = nets.in_bfloat16(net)
+    params = jax.jit(halved.init)(jax.random.key(0))
+    obs = np.random.default_rng(0).integers(0, 256, (3, *shape), np.uint8)
+    exact, rounded = jax.jit(net.apply)(params, obs), jax.jit(halved.apply)(params, obs)
+    assert rounded.dtype == jnp.float32
+    assert 0.0 < np.abs(rounded - exact).max() < 0.05 * np.abs(exact).max()
+    grads = jax.jit(jax.grad(lambda params: halved.apply(params, obs).sum()))(params)
+    assert {leaf.dtype for leaf in jax.tree.leaves((params, grads))} == {jnp.dtype("float32")}

@@ -12,6 +12,7 @@ import pytest
 from hotoven.learners.ppo import (
     PPOConfig,
     RewardScale,
+    _fall,
     _observe_rewards,
     make_optimizer,
     make_ppo,
@@ -118,6 +119,26 @@ def test_an_entropy_bonus_keeps_equal_actions_equally_likely():
         state, _ = iterate(state, jnp.int32(t), levels, ONE)
     probability = output(learner.net, state.params, jnp.eye(2)[0]).preferences
     np.testing.assert_allclose(probability, [0.5, 0.5], atol=0.05)
+
+
+def test_the_worth_of_entropy_falls_from_the_first_iteration_to_the_last():
+    falling = replace(CONFIG, entropy_weight_end=0.2, num_iterations=5)
+    assert [float(_fall(falling, jnp.int32(t))) for t in (0, 2, 4)] == pytest.approx([1, 0.6, 0.2])
+    # one iteration of two actions that pay alike: only the entropy has a gradient
+    levels = stack(table([[0, 0], [1, 1]], [[0, 0], [0, 0]], [[SOLVED] * 2, [SOLVED] * 2]))
+
+    def spread_after(t: int) -> float:
+        learner = make_ppo(replace(falling, entropy_weight=10.0, entropy_weight_end=0.0), Probe())
+        state = learner.init(levels, ONE, jax.random.key(1))
+        biased = jax.tree.map(lambda leaf: leaf, state.params)
+        biased[-1]["b"] = jnp.array([1.0, 0.0, 0.0])
+        state, _ = jax.jit(learner.iterate)(
+            state._replace(params=biased), jnp.int32(t), levels, ONE
+        )
+        return float(output(learner.net, state.params, jnp.eye(2)[0]).preferences[0])
+
+    assert spread_after(0) < 0.72  # from 0.73 towards 0.5
+    assert spread_after(4) == pytest.approx(float(jax.nn.sigmoid(1.0)), abs=1e-6)
 
 
 def test_without_a_reward_a_new_agent_stays_undecided():

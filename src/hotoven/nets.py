@@ -43,7 +43,7 @@ def mlp(
         ]
 
     def apply(params: PyTree, obs: jax.Array, key: jax.Array | None = None) -> jax.Array:
-        x = _scaled(obs, high).reshape(*_front(obs, obs_shape), -1)
+        x = _scaled(obs, high, params).reshape(*_front(obs, obs_shape), -1)
         for index, layer in enumerate(params[:-1]):
             x = jax.nn.relu(x @ layer["w"] + layer["b"])
             if dropout > 0.0 and key is not None:
@@ -82,7 +82,7 @@ def cnn(
 
     def apply(params: PyTree, obs: jax.Array, key: jax.Array | None = None) -> jax.Array:
         # a flat batch: products with one axis of rows are faster than with several
-        x = _scaled(obs, high).reshape(-1, *obs_shape)
+        x = _scaled(obs, high, params).reshape(-1, *obs_shape)
         for layer in params["convs"]:
             x = jax.nn.relu(_patches(x) @ layer["w"] + layer["b"])
         if pool:
@@ -131,7 +131,7 @@ def strided_cnn(
         return {"convs": convs, "head": head.init(k_head)}
 
     def apply(params: PyTree, obs: jax.Array, key: jax.Array | None = None) -> jax.Array:
-        x = _scaled(obs, high).reshape(-1, *obs_shape)
+        x = _scaled(obs, high, params).reshape(-1, *obs_shape)
         for layer, (_, size, stride) in zip(params["convs"], layers, strict=True):
             x = jax.nn.relu(_taps(_depth_from_space(x, size, stride), layer))
         return head.apply(params["head"], x.reshape(*_front(obs, obs_shape), -1))
@@ -171,7 +171,7 @@ def impala_cnn(
         return {"sequences": sequences, "head": head.init(k_head)}
 
     def apply(params: PyTree, obs: jax.Array, key: jax.Array | None = None) -> jax.Array:
-        x = _scaled(obs, high).reshape(-1, *obs_shape)
+        x = _scaled(obs, high, params).reshape(-1, *obs_shape)
         for sequence in params["sequences"]:
             x = _largest(_taps(_framed(x), sequence["first"]))
             for inner, outer in zip(sequence["blocks"][::2], sequence["blocks"][1::2], strict=True):
@@ -243,10 +243,24 @@ def _largest(x: jax.Array) -> jax.Array:
     return reduce(jnp.maximum, shifted)
 
 
-def _scaled(obs: jax.Array, high: int) -> jax.Array:
-    """float32: from 0 to 1; a division by 1 would still be a division."""
-    x = obs.astype(jnp.float32)
-    return x if high == 1 else x * jnp.float32(1 / high)
+def in_bfloat16(net: Net) -> Net:
+    """The same network, whose products are of bfloat16 numbers; params and outputs stay float32.
+
+    For accelerators, where such products are faster; a CPU has to emulate them.
+    """
+
+    def apply(params: PyTree, obs: jax.Array, key: jax.Array | None = None) -> jax.Array:
+        halved = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), params)
+        said = net.apply(halved, obs) if key is None else net.apply(halved, obs, key)
+        return said.astype(jnp.float32)
+
+    return Net(net.init, apply)
+
+
+def _scaled(obs: jax.Array, high: int, params: PyTree) -> jax.Array:
+    """From 0 to 1, in the precision of the params; a division by 1 would still be a division."""
+    x = obs.astype(jax.tree.leaves(params)[0].dtype)
+    return x if high == 1 else x * jnp.asarray(1 / high, x.dtype)
 
 
 def _dense(key: jax.Array, fan_in: int, fan_out: int, gain: float) -> dict[str, jax.Array]:

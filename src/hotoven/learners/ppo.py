@@ -37,6 +37,7 @@ class PPOConfig:
     clip: float = 0.2  # an action may become this much likelier or unlikelier in one iteration
     value_clip: float | None = None  # the same for values; none: they are not clipped
     entropy_weight: float = 0.01  # worth of one nat of entropy in the loss
+    entropy_weight_end: float = 1.0  # share of it left in the last iteration; falls linearly
     value_weight: float = 0.5  # worth of the value loss
     max_grad_norm: float = 0.5  # a longer gradient is cut to this length
     normalise_rewards: bool = True  # divide by the standard deviation of discounted returns
@@ -45,6 +46,7 @@ class PPOConfig:
     num_minibatches: int = 8  # parts of an iteration's steps, one gradient step each
     num_epochs: int = 3  # times that an iteration's steps are learned from
     num_iterations: int = 100  # in all
+    bfloat16: bool = False  # products of bfloat16 numbers, for accelerators
 
     def __post_init__(self) -> None:
         known = ("mlp", "small", "nature", "impala")
@@ -58,7 +60,7 @@ class PPOConfig:
             self.value_clip is None or 0.0 < self.value_clip < math.inf,
             "none, or above 0 and finite",
         )
-        for name in ("gamma", "gae_lambda", "learning_rate_end"):
+        for name in ("gamma", "gae_lambda", "learning_rate_end", "entropy_weight_end"):
             _check(self, name, 0.0 <= getattr(self, name) <= 1.0, "from 0 to 1")
         for name in ("entropy_weight", "value_weight"):
             _check(self, name, 0.0 <= getattr(self, name) < math.inf, "at least 0 and finite")
@@ -122,11 +124,13 @@ def make_net(config: PPOConfig, env: Env) -> Net:
     """
     shape, num_outputs, high = env.obs_shape, env.num_actions + 1, env.obs_high
     if config.net == "mlp":
-        return nets.mlp(shape, config.hidden, num_outputs, high=high, last_gain=0.0)
-    if config.net == "impala":
-        return nets.impala_cnn(shape, num_outputs, high=high, last_gain=0.0)
-    layers, hidden = nets.NATURE if config.net == "nature" else nets.SMALL
-    return nets.strided_cnn(shape, layers, hidden, num_outputs, high, last_gain=0.0)
+        net = nets.mlp(shape, config.hidden, num_outputs, high=high, last_gain=0.0)
+    elif config.net == "impala":
+        net = nets.impala_cnn(shape, num_outputs, high=high, last_gain=0.0)
+    else:
+        layers, hidden = nets.NATURE if config.net == "nature" else nets.SMALL
+        net = nets.strided_cnn(shape, layers, hidden, num_outputs, high, last_gain=0.0)
+    return nets.in_bfloat16(net) if config.bfloat16 else net
 
 
 def output(net: Net, params: PyTree, obs: jax.Array) -> AgentOutput:
@@ -206,9 +210,12 @@ def make_ppo(config: PPOConfig, env: Env) -> Learner:
         num_rows = config.num_envs * config.num_steps
         rows = jax.tree.map(lambda leaf: leaf.reshape(num_rows, *leaf.shape[2:]), batch)
 
+        entropy_weight = config.entropy_weight * _fall(config, t)
+
         def update(carry: tuple, index: jax.Array) -> tuple[tuple, jax.Array]:
             params, opt = carry
-            value, grads = loss_and_grads(params, jax.tree.map(lambda leaf: leaf[index], rows))
+            minibatch = jax.tree.map(lambda leaf: leaf[index], rows)
+            value, grads = loss_and_grads(params, minibatch, entropy_weight)
             changes, opt = optimizer.update(grads, opt, params)
             return (optax.apply_updates(params, changes), opt), value
 
@@ -236,7 +243,15 @@ def make_optimizer(config: PPOConfig) -> optax.GradientTransformation:
     return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.adam(rate, eps=1e-5))
 
 
-def _loss(config: PPOConfig, net: Net, params: PyTree, batch: Batch) -> jax.Array:
+def _fall(config: PPOConfig, t: jax.Array) -> jax.Array:
+    """float32[]: the share of the entropy's worth that is left in iteration t."""
+    done = t.astype(jnp.float32) / max(config.num_iterations - 1, 1)
+    return 1.0 - (1.0 - config.entropy_weight_end) * done
+
+
+def _loss(
+    config: PPOConfig, net: Net, params: PyTree, batch: Batch, entropy_weight: jax.Array
+) -> jax.Array:
     """The clipped objective, the value's loss and the entropy of a minibatch, as one number."""
     logits, value = _heads(net, params, batch.steps.obs)
     advantage = batch.advantage - batch.advantage.mean()
@@ -249,7 +264,7 @@ def _loss(config: PPOConfig, net: Net, params: PyTree, batch: Batch) -> jax.Arra
     )
     values = value_loss(value, batch.steps.value, batch.target, config.value_clip)
     spread = jax.vmap(entropy)(logits)
-    each = policy + config.value_weight * values - config.entropy_weight * spread
+    each = policy + config.value_weight * values - entropy_weight * spread
     return each.mean()
 
 
