@@ -1,0 +1,364 @@
+"""The CoinRun study as plain data, and its one way through: train, play, predict, help, tell.
+
+Every stage writes its result into the run's folder and is skipped where the result is there, so
+that a killed run goes on where it stopped and ends with the same bytes. What is computed from
+tables alone stands in `evaluation.knowing`.
+
+Axes: L levels, T steps, M ensemble members, A actions.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pyarrow as pa
+from jax.tree_util import Partial
+
+from hotoven import agents, levels
+from hotoven.envs.coinrun import physics
+from hotoven.envs.coinrun.env import CoinRun
+from hotoven.evaluation.rollout import record_all
+from hotoven.learners.danger import DangerConfig, make_danger
+from hotoven.learners.ppo import PPOConfig, make_net, make_ppo, output
+from hotoven.mechanisms.acting import ACTING, outputs, policies
+from hotoven.runs import Run, changes, filled
+from hotoven.storage import read_json, read_table, write_json, write_table
+from hotoven.studies.parts import (
+    agent_key,
+    made_again_without,
+    named,
+    repeat,
+    stack,
+    training_note,
+    write_levels,
+)
+from hotoven.types import OUTCOMES, LevelSet, Net, PyTree, Trace
+
+PREDICTED: Final = ("random_step", "mean")  # ways of acting whose danger is predicted, as the post
+WATCHED: Final = "mean"  # the way of acting that asks for help
+
+
+@dataclass(frozen=True)
+class CoinRunStudy:
+    """The CoinRun study's settings."""
+
+    env: CoinRun = CoinRun()  # the environment
+    ppo: PPOConfig = PPOConfig()  # training of one agent
+    danger: DangerConfig = DangerConfig()  # the classifier whose probability is one of the scores
+    sizes: tuple[int, ...] = (10, 200)  # numbers of training levels, growing
+    num_members: int = 5  # agents in an ensemble
+    hold: int = 10  # steps for which random_hold keeps a member
+    margin: float = 0.5  # mean_hysteresis keeps an action this much less likely than the best
+    windows: tuple[int, ...] = (1, 3, 5, 10, 25)  # steps ahead in which a catastrophe counts
+    num_test_levels: int = 1000  # unseen levels, never used for tuning
+    num_calibration_levels: int = 1000  # unseen levels on which thresholds are chosen
+    num_validation_levels: int = 500  # unseen levels for tuning, coefficients and the learned head
+    num_shifted_levels: int = 500  # levels of the other mode, where a promise need not hold
+    num_train_levels_played: int = 200  # training levels played in evaluation, at most
+    promises: tuple[float, ...] = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5)  # shares left unannounced
+    delta: float = 0.1  # learn-then-test may fail with this probability
+    min_lead: int = 5  # steps before a death by which an alarm has to come to announce it
+    help_steps: int = 10  # steps for which a helper takes over
+    num_help_levels: int = 250  # test levels played with a helper
+    num_help_thresholds: int = 8  # from always asking to never asking
+    tune: bool = False  # play the validation levels in place of the test levels
+    num_chunks: int = 20  # checkpoints in one training
+    level_seed: int = 0  # which levels
+    seed: int = 0  # which agents
+
+    def __post_init__(self) -> None:
+        if not self.sizes or list(self.sizes) != sorted(set(self.sizes)) or self.sizes[0] < 1:
+            raise ValueError(
+                f"sizes must be different, growing and at least 1, got {list(self.sizes)}"
+            )
+        if not self.windows or list(self.windows) != sorted(set(self.windows)):
+            raise ValueError(f"windows must be different and growing, got {list(self.windows)}")
+        for name, least in (
+            ("num_members", 2),  # a standard deviation and a disagreement need two
+            ("hold", 1),
+            ("num_test_levels", 2),
+            ("num_calibration_levels", 2),
+            ("num_validation_levels", 2),
+            ("num_shifted_levels", 2),
+            ("num_train_levels_played", 1),
+            ("help_steps", 1),
+            ("num_help_levels", 1),
+            ("num_help_thresholds", 2),
+            ("num_chunks", 1),
+            ("min_lead", 0),
+        ):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if self.windows[0] < 1:
+            raise ValueError(f"windows must be at least 1 each, got {list(self.windows)}")
+        if not all(0.0 < share < 1.0 for share in self.promises) or not self.promises:
+            raise ValueError(f"promises must be between 0 and 1, got {list(self.promises)}")
+        if not 0.0 < self.delta < 1.0:
+            raise ValueError(f"delta must be between 0 and 1, got {self.delta}")
+        if not 0.0 <= self.margin <= 1.0:
+            raise ValueError(f"margin must be from 0 to 1, got {self.margin}")
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed must be from 0 to {2**32 - 1}, got {self.seed}")
+        if not 0 <= self.level_seed <= levels.MAX_SEED:
+            raise ValueError(
+                f"level_seed must be from 0 to {levels.MAX_SEED}, got {self.level_seed}"
+            )
+
+
+# Found on training and validation levels: docs/differences.md, "How the presets were chosen".
+_QUICK = CoinRunStudy(
+    env=CoinRun(mode="easy", obs="symbolic", max_steps=300),
+    ppo=PPOConfig(
+        net="mlp",
+        hidden=(128,),
+        learning_rate=1e-3,
+        learning_rate_end=0.1,
+        gamma=0.99,
+        entropy_weight_end=0.0,
+        num_envs=64,
+        num_steps=128,
+        num_minibatches=8,
+        num_epochs=3,
+        num_iterations=240,
+    ),
+    danger=DangerConfig(filters=(), hidden=(64,), pool=False),
+)
+PRESETS = {
+    "quick": _QUICK,
+    "full": CoinRunStudy(
+        env=CoinRun(mode="hard", obs="pixels"),
+        ppo=PPOConfig(
+            net="nature",
+            num_iterations=1526,  # 25 million steps of each agent
+            bfloat16=True,
+        ),
+        danger=DangerConfig(filters=(), hidden=(64,), pool=False),
+        sizes=(10, 50, 200, 1000),
+        num_train_levels_played=1000,
+        num_help_levels=1000,
+        num_chunks=100,
+    ),
+}
+
+
+class Ensemble(NamedTuple):
+    """Everything trained for one number of levels."""
+
+    members: PyTree  # leaves [M, ...]
+    danger: PyTree  # the classifier's params
+
+
+class Sets(NamedTuple):
+    """The levels of a study, no two alike but for `shifted`, which are of the other mode."""
+
+    train: LevelSet
+    validation: LevelSet
+    calibration: LevelSet  # exchangeable with the test levels
+    test: LevelSet
+    shifted: LevelSet
+
+
+class Players(NamedTuple):
+    """The networks of a study and what is made of them once, so that nothing compiles twice."""
+
+    member: Net
+    danger: Net
+    apply: Callable[[PyTree, jax.Array], Any]  # (a member's params, obs) -> AgentOutput
+    probe: Callable[..., Any]  # (members, danger, state, obs) -> Probes
+
+
+class Probes(NamedTuple):
+    """What is recorded of every step besides the decision, from before its action."""
+
+    values: jax.Array  # float32[M]
+    probabilities: jax.Array  # float32[M, A]
+    blocker: jax.Array  # float32[], the classifier's probability of a catastrophe at once
+    supported: jax.Array  # bool[], whether the agent stands on something
+
+
+def make_sets(study: CoinRunStudy) -> Sets:
+    """The study's levels. Test and calibration levels are drawn as one set and then dealt out.
+
+    A set that is filled first takes the layouts that are common; one filled after it is left with
+    rarer ones. Thresholds are promised for levels like those that they were chosen on, so the two
+    have to be one set in random order.
+    """
+    num_unseen = study.num_test_levels + study.num_calibration_levels
+    split = levels.split(
+        study.env, study.sizes[-1], study.num_validation_levels, num_unseen, study.level_seed
+    )
+    order = np.random.Generator(np.random.PCG64(study.level_seed)).permutation(num_unseen)
+    test, calibration = order[: study.num_test_levels], order[study.num_test_levels :]
+    other = replace(study.env, mode="hard" if study.env.mode == "easy" else "easy")
+    shifted = levels.split(other, 0, 0, study.num_shifted_levels, study.level_seed).test
+    unseen = split.test
+    return Sets(
+        split.train,
+        split.validation,
+        levels.take(unseen, np.sort(calibration)),
+        split.validation if study.tune else levels.take(unseen, np.sort(test)),
+        shifted,
+    )
+
+
+def settings(study: CoinRunStudy) -> dict[str, Any]:
+    """The study as plain JSON data."""
+    plain: dict[str, Any] = json.loads(json.dumps(asdict(study)))
+    return plain
+
+
+MEMBERS, DANGER, PLAY, FIT = range(4)  # roles of random keys
+
+
+def train(study: CoinRunStudy, folder: Run) -> None:
+    """Trains and saves the agents that are not there yet."""
+    sets = make_sets(study)
+    write_levels(folder, sets._asdict())
+    paths = [_agents_path(folder.path, size) for size in study.sizes]
+    if not all(path.exists() for path in paths):
+        members = _train_members(study, sets.train, folder.path)
+        danger = _train_danger(study, members, sets.train)
+        for index, (path, size) in enumerate(zip(paths, study.sizes, strict=True)):
+            one = jax.tree.map(lambda leaf, index=index: leaf[index], Ensemble(members, danger))
+            agents.save_params(path, one._asdict(), _about(study, size))
+    _checkpoint_path(folder.path).unlink(missing_ok=True)
+
+
+def evaluate(study: CoinRunStudy, folder: Run) -> None:
+    """Plays every level in every way, for every number of training levels that has no table yet.
+
+    Raises:
+      ValueError: agents are missing or damaged.
+    """
+    missing = [
+        size for size in study.sizes if not (_part(folder.path, size) / "episodes.parquet").exists()
+    ]
+    if not missing:
+        return
+    sets, players = make_sets(study), make_players(study)
+    for size in missing:
+        _evaluate_one(study, sets, players, folder.path, size)
+
+
+def check_agents(study: CoinRunStudy, path: Path) -> None:
+    """Raises ValueError if any agent of the run at `path` is missing or damaged."""
+    players = make_players(study)
+    for size in study.sizes:
+        if not _agents_path(path, size).exists():
+            raise ValueError(
+                f"{path} has no agents of {size} levels: hotoven train or reproduce with --resume "
+                "trains them"
+            )
+        load_ensemble(study, players, path, size)
+
+
+def load_ensemble(study: CoinRunStudy, players: Players, path: Path, size: int) -> Ensemble:
+    """The agents trained on `size` levels of the run at `path`.
+
+    Raises:
+      ValueError: there are none, or they are damaged or of other settings.
+    """
+    key = jax.random.key(0)
+    pattern = Ensemble(
+        jax.eval_shape(jax.vmap(players.member.init), jax.random.split(key, study.num_members)),
+        jax.eval_shape(players.danger.init, key),
+    )
+    source = _agents_path(path, size)
+    with made_again_without(source):
+        params, about = agents.load_params(source, pattern._asdict())
+    young = _about(CoinRunStudy(), size)  # a setting that is not there is its default
+    different = changes(filled(about, young), _about(study, size))
+    if different:
+        raise ValueError(f"{source} holds other agents: {', '.join(different)}")
+    return Ensemble(**params)
+
+
+def make_players(study: CoinRunStudy) -> Players:
+    """The networks of the study and what is made of them."""
+    member = make_net(study.ppo, study.env)
+    danger = make_danger(study.danger, study.env).net
+    apply = partial(output, member)
+
+    def probe(members: PyTree, classifier: PyTree, state: PyTree, obs: jax.Array) -> Probes:
+        said = outputs(apply, members, obs)
+        catastrophe = jax.nn.sigmoid(danger.apply(classifier, obs))
+        return Probes(
+            said.value,
+            said.preferences,
+            # of the action that the mean policy will draw, as far as is known before it is drawn
+            said.preferences.mean(axis=0) @ catastrophe,
+            physics.supported(state),
+        )
+
+    return Players(member, danger, apply, probe)
+
+
+def _about(study: CoinRunStudy, size: int) -> dict[str, Any]:
+    """What agents are stored with, and known by."""
+    return {"settings": settings(study), "num_train_levels": size}
+
+
+def _agents_path(path: Path, size: int) -> Path:
+    return path / "agents" / f"levels{size}.safetensors"
+
+
+def _checkpoint_path(path: Path) -> Path:
+    return path / "checkpoints" / "members.safetensors"
+
+
+def _part(path: Path, size: int) -> Path:
+    return path / "parts" / f"levels{size}"
+
+
+def _train_members(study: CoinRunStudy, seen: LevelSet, path: Path) -> PyTree:
+    """Params of every size's members, leaves [sizes, M, ...]."""
+    config, each = study.ppo, study.num_members
+    who = [(size, member) for size in study.sizes for member in range(each)]
+    keys = jnp.stack([agent_key(study.seed, MEMBERS, *agent) for agent in who])
+    chunks = agents.Chunks(config.num_iterations, -(-config.num_iterations // study.num_chunks))
+    checkpoint = _checkpoint_path(path)
+    total = config.num_iterations * config.updates_per_iteration
+    with stage(f"train {len(who)} agents", total) as shown, named(who, checkpoint):
+        params = agents.train(
+            config,
+            make_ppo(config, study.env),
+            seen.levels,
+            np.array([size for size, _ in who]),
+            keys,
+            chunks,
+            checkpoint,
+            lambda chunk: shown.show(chunk.num_updates, training_note(study.sizes, each, chunk)),
+        )
+    return jax.tree.map(lambda leaf: leaf.reshape(len(study.sizes), each, *leaf.shape[1:]), params)
+
+
+def _train_danger(study: CoinRunStudy, members: PyTree, seen: LevelSet) -> PyTree:
+    """The classifiers' params, leaves [sizes, ...], each of its own training levels."""
+    players, danger = make_players(study), make_danger(study.danger, study.env)
+    tree = jax.tree.map(jnp.asarray, seen.levels)
+
+    @jax.jit
+    def one(params: PyTree, size: jax.Array, key: jax.Array) -> PyTree:
+        k_play, k_fit = jax.random.split(key)
+        greedy = lambda obs: outputs(players.apply, params, obs).preferences.mean(axis=0).argmax()  # noqa: E731
+        return danger.fit(danger.collect(greedy, tree, size, k_play), k_fit)
+
+    found = []
+    with stage("train the classifiers of danger", len(study.sizes)) as shown:
+        for index, size in enumerate(study.sizes):
+            own = jax.tree.map(lambda leaf, index=index: leaf[index], members)
+            params = one(own, jnp.int32(size), agent_key(study.seed, DANGER, size))
+            if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params)):
+                raise agents.TrainingDiverged(
+                    f"the params of the classifier of danger of {size} levels became NaN or "
+                    f"infinite (danger.learning_rate {study.danger.learning_rate})"
+                )
+            found.append(params)
+            shown.show(index + 1, f"{size} levels")
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *found)

@@ -1,0 +1,114 @@
+"""What studies share: where things lie in a run's folder, random keys, and rows of tables."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pyarrow as pa
+
+from hotoven import agents, levels
+from hotoven.runs import Run
+from hotoven.types import LevelSet
+
+
+def agent_key(seed: int, *numbers: int) -> jax.Array:
+    """The random key of one agent, or of one use; it does not depend on what else there is."""
+    key = jax.random.key(seed)
+    for number in numbers:
+        key = jax.random.fold_in(key, number)
+    return key
+
+
+@contextmanager
+def made_again_without(path: Path) -> Iterator[None]:
+    """Adds to a complaint what can be done: without that file a resumed run makes all anew."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(
+            f"{error}; remove {path}, and hotoven reproduce with --resume makes it and what "
+            "belongs to it again"
+        ) from None
+
+
+@contextmanager
+def named(who: list[tuple[int, int]], checkpoint: Path) -> Iterator[None]:
+    """Says of a training that failed who agents are, and of a checkpoint how it is made again.
+
+    Args:
+      who: (number of training levels, member) of every agent, in order.
+    """
+    try:
+        yield
+    except agents.TrainingDiverged as error:
+        each = len({member for _, member in who})
+        sizes = list(dict.fromkeys(size for size, _ in who))
+        groups = [f"{n * each} to {n * each + each - 1} of {size}" for n, size in enumerate(sizes)]
+        raise agents.TrainingDiverged(
+            f"{error}; agents {', '.join(groups)} training levels"
+        ) from None
+    except ValueError as error:
+        if not checkpoint.exists():
+            raise
+        raise ValueError(
+            f"{error}; remove {checkpoint}, and hotoven reproduce with --resume trains from the "
+            "start"
+        ) from None
+
+
+def training_note(
+    sizes: tuple[int, ...], each: int, chunk: agents.ChunkReport, danger: str = "died"
+) -> str:
+    """Solved and catastrophe rates of the training episodes (exploration included) by size."""
+    words = []
+    for index, size in enumerate(sizes):
+        rows = slice(index * each, (index + 1) * each)
+        if not chunk.num_episodes[rows].any():
+            words.append(f"{size} levels: no episode ended")
+            continue
+        solved, died = np.nanmean(chunk.solved[rows]), np.nanmean(chunk.catastrophe[rows])
+        words.append(f"{size} levels: {solved:.0%} solved, {died:.0%} {danger}")
+    return "; ".join(words)
+
+
+def write_levels(folder: Run, sets: Mapping[str, LevelSet]) -> None:
+    """Writes the level sets into the run, and what identifies them into its record."""
+    for name, level_set in sets.items():
+        path = folder.path / "levels" / f"{name}.safetensors"
+        if not path.exists():
+            levels.save(path, level_set)
+    folder.note(
+        levels={
+            name: {
+                "count": len(level_set),
+                "hash": levels.set_hash(level_set),
+                "dropped_duplicates": level_set.num_duplicates,
+                "generator_version": level_set.version,
+            }
+            for name, level_set in sets.items()
+        }
+    )
+
+
+def repeat(values: Mapping[str, Any], count: int) -> dict[str, np.ndarray]:
+    """One value per column, `count` times; whole numbers as int32."""
+    return {
+        name: np.full(count, value, np.int32 if isinstance(value, int) else None)
+        for name, value in values.items()
+    }
+
+
+def stack(blocks: list[dict[str, Any]]) -> dict[str, Any]:
+    """Blocks of rows under one another; a column [rows, k] becomes a list column."""
+    columns: dict[str, Any] = {}
+    for name in blocks[0]:
+        whole = np.concatenate([block[name] for block in blocks])
+        if whole.ndim == 1:
+            columns[name] = pa.array(whole)
+            continue
+        flat = pa.array(whole.reshape(-1))
+        columns[name] = pa.FixedSizeListArray.from_arrays(flat, whole.shape[1])
+    return columns
