@@ -1,7 +1,7 @@
 """PPO finds what the probes ask for, and keeps its promises about experience."""
 
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -9,11 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from hotoven import nets
 from hotoven.learners.ppo import (
+    Batch,
     PPOConfig,
     RewardScale,
+    Steps,
     _fall,
+    _loss_and_grads,
     _observe_rewards,
+    make_net,
     make_optimizer,
     make_ppo,
     output,
@@ -141,6 +146,21 @@ def test_the_worth_of_entropy_falls_from_the_first_iteration_to_the_last():
     assert spread_after(4) == pytest.approx(float(jax.nn.sigmoid(1.0)), abs=1e-6)
 
 
+def test_a_minibatch_in_parts_has_the_same_loss_and_gradient():
+    net = make_net(CONFIG, Probe())
+    generator = np.random.default_rng(0)
+    rows = [generator.normal(size=24).astype(np.float32) for _ in range(4)]
+    actions = generator.integers(0, 2, 24, np.int32)
+    obs = generator.normal(size=(24, 2)).astype(np.float32)
+    batch = Batch(Steps(obs, actions, -jnp.abs(rows[0]), rows[1]), rows[2], rows[3])
+    params = nets.mlp((2,), (16,), 3).init(jax.random.key(0))
+    whole, parts = (
+        _loss_and_grads(replace(CONFIG, rows_at_once=count), net, params, batch, jnp.float32(0.1))
+        for count in (None, 8)
+    )
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), whole, parts)
+
+
 def test_without_a_reward_a_new_agent_stays_undecided():
     # its own random values would be the only advantages there are, and normalised ones at that
     learner = make_ppo(replace(CONFIG, entropy_weight=0.01, num_iterations=20), Probe())
@@ -211,6 +231,10 @@ def test_running_moments_are_those_of_all_discounted_returns():
         ({"gamma": 1.5}, "gamma must be from 0 to 1, got 1.5"),
         ({"entropy_weight": -0.1}, "entropy_weight must be at least 0 and finite, got -0.1"),
         ({"num_epochs": 0}, "num_epochs must be from 1 to 2147483647, got 0"),
+        (
+            {"rows_at_once": 3},
+            r"rows_at_once must be none, or a divisor of the steps in a minibatch \(32\), got 3",
+        ),
         (
             {"num_minibatches": 3},
             r"num_minibatches must be a divisor of num_envs \* num_steps \(64\), got 3",

@@ -84,7 +84,7 @@ def cnn(
         # a flat batch: products with one axis of rows are faster than with several
         x = _scaled(obs, high, params).reshape(-1, *obs_shape)
         for layer in params["convs"]:
-            x = jax.nn.relu(_patches(x) @ layer["w"] + layer["b"])
+            x = jax.nn.relu(_windows(_framed(x), 3) @ layer["w"] + layer["b"])
         if pool:
             x = x.max(axis=(1, 2))
         x = x.reshape(*_front(obs, obs_shape), *seen)
@@ -133,7 +133,7 @@ def strided_cnn(
     def apply(params: PyTree, obs: jax.Array, key: jax.Array | None = None) -> jax.Array:
         x = _scaled(obs, high, params).reshape(-1, *obs_shape)
         for layer, (_, size, stride) in zip(params["convs"], layers, strict=True):
-            x = jax.nn.relu(_taps(_depth_from_space(x, size, stride), layer))
+            x = jax.nn.relu(_convolved(_depth_from_space(x, size, stride), layer))
         return head.apply(params["head"], x.reshape(*_front(obs, obs_shape), -1))
 
     return Net(init, apply)
@@ -173,10 +173,10 @@ def impala_cnn(
     def apply(params: PyTree, obs: jax.Array, key: jax.Array | None = None) -> jax.Array:
         x = _scaled(obs, high, params).reshape(-1, *obs_shape)
         for sequence in params["sequences"]:
-            x = _largest(_taps(_framed(x), sequence["first"]))
+            x = _largest(_convolved(_framed(x), sequence["first"]))
             for inner, outer in zip(sequence["blocks"][::2], sequence["blocks"][1::2], strict=True):
-                y = _taps(_framed(jax.nn.relu(x)), inner)
-                x = x + _taps(_framed(jax.nn.relu(y)), outer)
+                y = _convolved(_framed(jax.nn.relu(x)), inner)
+                x = x + _convolved(_framed(jax.nn.relu(y)), outer)
         x = jax.nn.relu(x).reshape(*_front(obs, obs_shape), -1)
         return head.apply(params["head"], x)
 
@@ -191,21 +191,21 @@ def _conv(
     return {"w": layer["w"].reshape(taps, depth, filters), "b": layer["b"]}
 
 
-def _taps(x: jax.Array, layer: dict[str, jax.Array]) -> jax.Array:
+def _convolved(x: jax.Array, layer: dict[str, jax.Array]) -> jax.Array:
     """A convolution with stride 1 and nothing outside: [N, H, W, C] -> [N, H', W', F].
 
-    One product for all taps, whose shares are then added where they belong.
+    Every place with what its window holds, in one product.
     """
     taps, depth, filters = layer["w"].shape
-    side = math.isqrt(taps)
+    windows = _windows(x, math.isqrt(taps))
+    return windows @ layer["w"].reshape(taps * depth, filters) + layer["b"]
+
+
+def _windows(x: jax.Array, side: int) -> jax.Array:
+    """[N, H, W, C] -> [N, H - side + 1, W - side + 1, side * side * C]: each place's window."""
     height, width = x.shape[1] - side + 1, x.shape[2] - side + 1
-    shares = x @ layer["w"].transpose(1, 0, 2).reshape(depth, taps * filters)
-    total = layer["b"]
-    for tap in range(taps):
-        row, col = divmod(tap, side)
-        own = shares[..., tap * filters : (tap + 1) * filters]
-        total = total + own[:, row : row + height, col : col + width]
-    return total
+    shifted = [x[:, i : i + height, j : j + width] for i in range(side) for j in range(side)]
+    return jnp.concatenate(shifted, axis=-1)
 
 
 def _depth_from_space(x: jax.Array, size: int, stride: int) -> jax.Array:
@@ -273,14 +273,6 @@ def _dense(key: jax.Array, fan_in: int, fan_out: int, gain: float) -> dict[str, 
 def _drop(x: jax.Array, rate: float, key: jax.Array) -> jax.Array:
     keep = jax.random.bernoulli(key, 1.0 - rate, x.shape)
     return jnp.where(keep, x / (1.0 - rate), 0.0)
-
-
-def _patches(x: jax.Array) -> jax.Array:
-    """[N, H, W, C] -> [N, H, W, 9C]: each cell beside its eight neighbours, zeros outside."""
-    _, height, width, _ = x.shape
-    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    shifted = [padded[:, i : i + height, j : j + width] for i in range(3) for j in range(3)]
-    return jnp.concatenate(shifted, axis=-1)
 
 
 def _front(obs: jax.Array, obs_shape: tuple[int, ...]) -> tuple[int, ...]:

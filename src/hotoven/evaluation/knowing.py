@@ -173,9 +173,9 @@ def predictions(
     steps: pa.Table,
     chosen: Sequence[Mapping[str, Any]],
     sizes: Sequence[int],
+    max_steps: int,
     actings: Sequence[str],
     windows: Sequence[int],
-    max_steps: int,
 ) -> dict[str, pa.Table]:
     """Tables "predictions" (AUC and average precision of every score), "roc" and "comparisons".
 
@@ -303,9 +303,9 @@ def alarm_rows(
     steps: pa.Table,
     chosen: Sequence[Mapping[str, Any]],
     sizes: Sequence[int],
+    max_steps: int,
     actings: Sequence[str],
     window: int,
-    max_steps: int,
     min_lead: int,
 ) -> pa.Table:
     """What alarms at thresholds of each score would have done on the test set."""
@@ -337,9 +337,9 @@ def promise_rows(
     steps: pa.Table,
     chosen: Sequence[Mapping[str, Any]],
     sizes: Sequence[int],
+    max_steps: int,
     acting: str,
     window: int,
-    max_steps: int,
     min_lead: int,
     promised: Sequence[float],
     delta: float,

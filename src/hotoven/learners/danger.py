@@ -68,7 +68,14 @@ class Danger(NamedTuple):
 
 def make_danger(config: DangerConfig, env: Env) -> Danger:
     """The learner of one classifier on `env`."""
-    net = nets.cnn(env.obs_shape, config.filters, config.hidden, env.num_actions, pool=config.pool)
+    net = nets.cnn(
+        env.obs_shape,
+        config.filters,
+        config.hidden,
+        env.num_actions,
+        pool=config.pool,
+        high=env.obs_high,
+    )
     optimizer = optax.adam(config.learning_rate)
 
     def collect(

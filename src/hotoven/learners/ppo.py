@@ -46,6 +46,9 @@ class PPOConfig:
     num_minibatches: int = 8  # parts of an iteration's steps, one gradient step each
     num_epochs: int = 3  # times that an iteration's steps are learned from
     num_iterations: int = 100  # in all
+    # steps of a minibatch that are worked on at once; none: all. On a CPU some dozen pictures, so
+    # that what lies between the layers stays in its cache
+    rows_at_once: int | None = None
     bfloat16: bool = False  # products of bfloat16 numbers, for accelerators
 
     def __post_init__(self) -> None:
@@ -71,6 +74,13 @@ class PPOConfig:
             "num_minibatches",
             self.num_envs * self.num_steps % self.num_minibatches == 0,
             f"a divisor of num_envs * num_steps ({self.num_envs * self.num_steps})",
+        )
+        rows = self.num_envs * self.num_steps // self.num_minibatches
+        _check(
+            self,
+            "rows_at_once",
+            self.rows_at_once is None or (self.rows_at_once > 0 and rows % self.rows_at_once == 0),
+            f"none, or a divisor of the steps in a minibatch ({rows})",
         )
 
     @property
@@ -157,7 +167,7 @@ def make_ppo(config: PPOConfig, env: Env) -> Learner:
         )
     net = make_net(config, env)
     optimizer = make_optimizer(config)
-    loss_and_grads = jax.value_and_grad(partial(_loss, config, net))
+    loss_and_grads = partial(_loss_and_grads, config, net)
 
     def init(levels: PyTree, num_levels: jax.Array, key: jax.Array) -> AgentState:
         k_net, k_reset, k_train = jax.random.split(key, 3)
@@ -252,20 +262,41 @@ def _fall(config: PPOConfig, t: jax.Array) -> jax.Array:
 def _loss(
     config: PPOConfig, net: Net, params: PyTree, batch: Batch, entropy_weight: jax.Array
 ) -> jax.Array:
-    """The clipped objective, the value's loss and the entropy of a minibatch, as one number."""
+    """The clipped objective, the value's loss and the entropy of some steps, as one number."""
     logits, value = _heads(net, params, batch.steps.obs)
-    advantage = batch.advantage - batch.advantage.mean()
-    advantage = advantage / (batch.advantage.std() + 1e-8)
     policy = clipped_policy_loss(
         _log_probability(logits, batch.steps.action),
         batch.steps.log_probability,
-        advantage,
+        batch.advantage,
         config.clip,
     )
     values = value_loss(value, batch.steps.value, batch.target, config.value_clip)
     spread = jax.vmap(entropy)(logits)
     each = policy + config.value_weight * values - entropy_weight * spread
     return each.mean()
+
+
+def _loss_and_grads(
+    config: PPOConfig, net: Net, params: PyTree, batch: Batch, entropy_weight: jax.Array
+) -> tuple[jax.Array, PyTree]:
+    """The loss of a minibatch, its advantages normalised, and the gradient; in parts if asked to.
+
+    Parts are of one size, so the mean over them is the mean over all steps.
+    """
+    advantage = batch.advantage - batch.advantage.mean()
+    batch = batch._replace(advantage=advantage / (batch.advantage.std() + 1e-8))
+    of_part = jax.value_and_grad(partial(_loss, config, net))
+    if config.rows_at_once is None:
+        return of_part(params, batch, entropy_weight)
+    parts = jax.tree.map(lambda leaf: leaf.reshape(-1, config.rows_at_once, *leaf.shape[1:]), batch)
+
+    def add(total: PyTree, part: Batch) -> tuple[PyTree, None]:
+        return jax.tree.map(jnp.add, total, of_part(params, part, entropy_weight)), None
+
+    nothing = (jnp.float32(0.0), jax.tree.map(jnp.zeros_like, params))
+    total, _ = jax.lax.scan(add, nothing, parts)
+    num_parts = jnp.float32(batch.advantage.shape[0] // config.rows_at_once)
+    return jax.tree.map(lambda leaf: leaf / num_parts, total)
 
 
 def _log_probability(logits: jax.Array, action: jax.Array) -> jax.Array:

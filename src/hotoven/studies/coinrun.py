@@ -23,10 +23,14 @@ from jax.tree_util import Partial
 from hotoven import agents, levels
 from hotoven.envs.coinrun import physics
 from hotoven.envs.coinrun.env import CoinRun
+from hotoven.envs.coinrun.planner import NOTHING, NUM_MOVES
+from hotoven.evaluation import coherence, findings, head, knowing, outcomes, scores
+from hotoven.evaluation.prediction import labels
 from hotoven.evaluation.rollout import record_all
 from hotoven.learners.danger import DangerConfig, make_danger
 from hotoven.learners.ppo import PPOConfig, make_net, make_ppo, output
-from hotoven.mechanisms.acting import ACTING, outputs, policies
+from hotoven.mechanisms.acting import outputs, policies
+from hotoven.progress import stage
 from hotoven.runs import Run, changes, filled
 from hotoven.storage import read_json, read_table, write_json, write_table
 from hotoven.studies.parts import (
@@ -38,10 +42,11 @@ from hotoven.studies.parts import (
     training_note,
     write_levels,
 )
-from hotoven.types import OUTCOMES, LevelSet, Net, PyTree, Trace
+from hotoven.types import CATASTROPHE, OUTCOMES, LevelSet, Net, PyTree, Trace
 
 PREDICTED: Final = ("random_step", "mean")  # ways of acting whose danger is predicted, as the post
 WATCHED: Final = "mean"  # the way of acting that asks for help
+RECORDED: Final = ("test", "calibration", "shifted")  # sets whose steps are kept for it
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,7 @@ class CoinRunStudy:
     hold: int = 10  # steps for which random_hold keeps a member
     margin: float = 0.5  # mean_hysteresis keeps an action this much less likely than the best
     windows: tuple[int, ...] = (1, 3, 5, 10, 25)  # steps ahead in which a catastrophe counts
+    alarm_window: int = 10  # the one of them that alarms and the learned score are made for
     num_test_levels: int = 1000  # unseen levels, never used for tuning
     num_calibration_levels: int = 1000  # unseen levels on which thresholds are chosen
     num_validation_levels: int = 500  # unseen levels for tuning, coefficients and the learned head
@@ -97,6 +103,10 @@ class CoinRunStudy:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
         if self.windows[0] < 1:
             raise ValueError(f"windows must be at least 1 each, got {list(self.windows)}")
+        if self.alarm_window not in self.windows:
+            raise ValueError(
+                f"alarm_window must be one of windows {list(self.windows)}, got {self.alarm_window}"
+            )
         if not all(0.0 < share < 1.0 for share in self.promises) or not self.promises:
             raise ValueError(f"promises must be between 0 and 1, got {list(self.promises)}")
         if not 0.0 < self.delta < 1.0:
@@ -362,3 +372,240 @@ def _train_danger(study: CoinRunStudy, members: PyTree, seen: LevelSet) -> PyTre
             found.append(params)
             shown.show(index + 1, f"{size} levels")
     return jax.tree.map(lambda *leaves: np.stack(leaves), *found)
+
+
+def run(study: CoinRunStudy, folder: Run) -> list[findings.Finding]:
+    """Runs the study in that folder and returns its findings; skips what is already there."""
+    train(study, folder)
+    evaluate(study, folder)
+    merge(study, folder.path)
+    return report(study, folder.path)
+
+
+def _evaluate_one(study: CoinRunStudy, sets: Sets, players: Players, path: Path, size: int) -> None:
+    """Everything that is played with the agents of one size: the tables of its part."""
+    ensemble = load_ensemble(study, players, path, size)
+    acting = policies(ensemble.members, players.apply, study.hold, study.margin)
+    seen, num_seen = _training_levels(study, sets.train, size)
+    always = {"test": sets.test, "train": seen}
+    others = {name: getattr(sets, name) for name in ("validation", "calibration", "shifted")}
+    record = _make_recorder(study, players, ensemble, size)
+    episodes: list[dict[str, Any]] = []
+    steps: list[dict[str, Any]] = []
+    coherences: list[dict[str, Any]] = []
+    chosen: list[dict[str, Any]] = []
+    heads: dict[str, Any] = {}
+    with stage(f"play with the agents of {size} levels", len(acting)) as shown:
+        for done, (method, policy) in enumerate(acting.items(), start=1):
+            played = always | others if method in PREDICTED else always
+            for member, one in _players_of(study, method, policy):
+                where = {"num_train_levels": size, "replication": 0, "method": method}
+                where |= {"member": member}
+                traces = record(one, played)
+                for name, count in (("test", len(sets.test)), ("train", num_seen)):
+                    label = {"set": name, **where}
+                    episodes.append(_episode_rows(study, label, played[name], traces[name], count))
+                coherences.append(_coherence_rows(where, sets.test, traces["test"]))
+                if method in PREDICTED:
+                    learned = _fit_head(study, traces["validation"])
+                    heads[method] = learned and learned.to_json()
+                    chosen += _choose_coefficients(study, size, method, traces["validation"])
+                    for name in RECORDED if method == WATCHED else ("test",):
+                        label = {"set": name, **where}
+                        steps.append(_step_rows(label, played[name], traces[name], learned))
+            shown.show(done, method)
+    part = _part(path, size)
+    write_json(part / "heads.json", heads)
+    write_json(part / "chosen.json", chosen)
+    write_table(part / "steps.parquet", stack(steps))
+    write_table(part / "coherence.parquet", stack(coherences))
+    write_table(part / "episodes.parquet", stack(episodes))  # last: it says that the part is whole
+
+
+def _players_of(study: CoinRunStudy, method: str, policy: Any) -> Iterator[tuple[int, Any]]:
+    """(member, policy): every member of "single" on its own; -1 where all act as one."""
+    if method != "single":
+        yield -1, policy
+        return
+    for member in range(study.num_members):
+        yield member, jax.tree.map(lambda leaf, member=member: leaf[member], policy)
+
+
+def _make_recorder(
+    study: CoinRunStudy, players: Players, ensemble: Ensemble, size: int
+) -> Callable[[Any, Mapping[str, LevelSet]], dict[str, Trace]]:
+    """(policy, sets) -> what was recorded on each of the sets, played as one batch."""
+    key = agent_key(study.seed, PLAY, size)
+    probe = Partial(players.probe, ensemble.members, ensemble.danger)
+
+    def record(policy: Any, sets: Mapping[str, LevelSet]) -> dict[str, Trace]:
+        together = jax.tree.map(
+            lambda *leaves: np.concatenate(leaves), *[one.levels for one in sets.values()]
+        )
+        trace = record_all(study.env, policy, together, key, probe, truth=False)
+        found, end = {}, 0
+        for name, one in sets.items():
+            part = slice(end, end + len(one))
+            found[name] = jax.tree.map(lambda leaf, part=part: np.asarray(leaf[part]), trace)
+            end += len(one)
+        return found
+
+    return record
+
+
+def _training_levels(study: CoinRunStudy, seen: LevelSet, size: int) -> tuple[LevelSet, int]:
+    """Training levels repeated up to a number that is the same for every size, and how many differ.
+
+    One compiled program plays them all; the repeats are not counted.
+    """
+    num_seen = min(size, study.num_train_levels_played)
+    num_room = min(study.sizes[-1], study.num_train_levels_played)
+    return levels.take(seen, np.resize(np.arange(num_seen), num_room)), num_seen
+
+
+def _ends(trace: Trace) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """int[L] steps, int8[L] outcomes and int8[L] causes of recorded episodes."""
+    num_steps = trace.valid.sum(axis=1)
+    last = np.arange(len(num_steps)), num_steps - 1
+    return num_steps, trace.outcome[last], trace.cause[last]
+
+
+def _died(trace: Trace) -> np.ndarray:
+    return _ends(trace)[1] == CATASTROPHE
+
+
+def _episode_rows(
+    study: CoinRunStudy, where: dict[str, Any], played: LevelSet, trace: Trace, count: int
+) -> dict[str, Any]:
+    """The rows of episodes.parquet of the first `count` levels."""
+    num_steps, outcome, cause = (leaf[:count] for leaf in _ends(trace))
+    return {
+        **repeat(where, count),
+        "level_index": np.arange(count, dtype=np.int32),
+        "level_id": played.ids[:count],
+        "outcome": np.array(OUTCOMES)[outcome],
+        "cause": np.array(study.env.causes)[cause],
+        "length": num_steps.astype(np.int32),
+        "episode_return": (trace.reward * trace.valid)[:count].sum(axis=1),
+        # no blocker is in the way of any of them
+        **repeat({"num_blocked": 0, "num_false_blocks": 0, "num_all_blocked": 0}, count),
+    }
+
+
+def _coherence_rows(where: dict[str, Any], played: LevelSet, trace: Trace) -> dict[str, Any]:
+    """How coherent each episode was, by what the actions do."""
+    taken = trace.decision.action
+    action = np.where(taken < NUM_MOVES, taken, NOTHING)  # the others do nothing either
+    told = coherence.coherence(
+        action,
+        action // 3,  # left, neither, right
+        trace.probes.probabilities,
+        trace.probes.supported,
+        trace.valid.sum(axis=1),
+        _died(trace),
+    )
+    count = len(played)
+    index = {"level_index": np.arange(count, dtype=np.int32), "level_id": played.ids}
+    return {**repeat(where, count), **index, **told._asdict()}
+
+
+def _fit_head(study: CoinRunStudy, trace: Trace) -> head.Head | None:
+    """The learned score, from validation levels; None where nothing can be told apart there."""
+    positive = labels(
+        trace.valid.sum(axis=1), _died(trace), study.env.max_steps, study.alarm_window
+    )
+    features = head.member_features(trace.probes.values, trace.probes.probabilities)
+    found = positive[trace.valid]
+    if found.all() or not found.any():
+        return None
+    return head.fit(features[trace.valid], found)
+
+
+def _choose_coefficients(
+    study: CoinRunStudy, size: int, method: str, trace: Trace
+) -> list[dict[str, Any]]:
+    """The best alpha and beta on validation levels, for every window."""
+    mu = scores.mean_value(trace.probes.values)[trace.valid]
+    sigma = scores.std_value(trace.probes.values)[trace.valid]
+    rows = []
+    for window in study.windows:
+        num_steps, died = trace.valid.sum(axis=1), _died(trace)
+        positive = labels(num_steps, died, study.env.max_steps, window)[trace.valid]
+        best = knowing.best_coefficients(mu, sigma, positive)
+        if best is not None:
+            pair, area = best
+            where = {"num_train_levels": size, "acting": method, "window": window}
+            rows.append(where | pair._asdict() | {"validation_auc": area})
+    return rows
+
+
+def _step_rows(
+    where: dict[str, Any], played: LevelSet, trace: Trace, learned: head.Head | None
+) -> dict[str, Any]:
+    """The steps of recorded episodes as rows of steps.parquet, in float32."""
+    values, probabilities, blocker, supported = trace.probes
+    level, step = np.nonzero(trace.valid)
+    at = lambda leaf: np.asarray(leaf)[level, step]  # noqa: E731
+    found = {
+        "mu": scores.mean_value(values),
+        "sigma": scores.std_value(values),
+        "entropy": scores.entropy(probabilities),
+        "margin": scores.margin(probabilities),
+        "disagreement": scores.disagreement(probabilities),
+        "blocker": blocker,
+    }
+    if learned is None:  # it knows nothing
+        found["head"] = np.zeros_like(found["mu"])
+    else:
+        found["head"] = learned.score(head.member_features(values, probabilities))
+    return {
+        **repeat(where, len(level)),
+        "level_index": level.astype(np.int32),
+        "level_id": played.ids[level],
+        "step": step.astype(np.int16),
+        "action": at(trace.decision.action).astype(np.int8),
+        "outcome": np.array(OUTCOMES)[at(trace.outcome)],
+        "supported": at(supported),
+        **{name: at(score).astype(np.float32) for name, score in found.items()},
+    }
+
+
+def merge(study: CoinRunStudy, path: Path) -> None:
+    """Writes the tables of the run at `path` from those of its parts."""
+    parts = [_part(path, size) for size in study.sizes]
+    episodes, steps, coherences = (
+        pa.concat_tables([_read_part(part, name) for part in parts])
+        for name in ("episodes", "steps", "coherence")
+    )
+    chosen = [row for part in parts for row in _read_chosen(part)]
+    write_json(path / "chosen.json", chosen)
+    where = (study.sizes, study.env.max_steps)
+    tables = {
+        "episodes": episodes,
+        "steps": steps,
+        "rates": outcomes.rates(episodes),
+        "agent_rates": outcomes.agent_rates(episodes),
+        "differences": outcomes.paired_differences(episodes),
+        "coherence": coherence.table(coherences),
+        **knowing.predictions(steps, chosen, *where, PREDICTED, study.windows),
+        "alarms": knowing.alarm_rows(
+            steps, chosen, *where, PREDICTED, study.alarm_window, study.min_lead
+        ),
+        "promises": knowing.promise_rows(
+            steps, chosen, *where, WATCHED, study.alarm_window, study.min_lead,
+            study.promises, study.delta,
+        ),
+    }  # fmt: skip
+    for name, table in tables.items():
+        write_table(path / f"{name}.parquet", dict(zip(table.column_names, table, strict=True)))
+
+
+def _read_part(part: Path, name: str) -> pa.Table:
+    with made_again_without(part / "episodes.parquet"):  # written last
+        return read_table(part / f"{name}.parquet")
+
+
+def _read_chosen(part: Path) -> list[dict[str, Any]]:
+    with made_again_without(part / "episodes.parquet"):
+        chosen: list[dict[str, Any]] = read_json(part / "chosen.json")
+        return chosen
