@@ -8,11 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.tree_util import Partial
 
 from hotoven import nets
 from hotoven.envs.lavagrid import LavaGrid
 from hotoven.envs.lavagrid_levels import Level, from_ascii
-from hotoven.evaluation.rollout import Episodes, dangerous_actions, play, record
+from hotoven.evaluation import rollout
+from hotoven.evaluation.rollout import Episodes, dangerous_actions, play, record, record_all
 from hotoven.mechanisms.blocker import Blocker
 from hotoven.mechanisms.dropout import MCDropout
 from hotoven.mechanisms.mean import Mean
@@ -127,7 +129,7 @@ def test_the_truth_about_danger_is_one_step_deep():
 
 
 def test_a_record_holds_the_episode_up_to_and_including_the_fatal_step():
-    trace = record(STRIP, script("rrlrll"), strips(*MAPS), KEY, probe=lambda obs: obs.sum())
+    trace = record(STRIP, script("rrlrll"), strips(*MAPS), KEY, probe=lambda state, obs: obs.sum())
     assert trace.valid.sum(axis=1).tolist() == [6, 2, 1, 6, 1]
     assert trace.valid[1].tolist() == [True, True, False, False, False, False]
     assert trace.outcome[4, 0] == CATASTROPHE
@@ -137,6 +139,33 @@ def test_a_record_holds_the_episode_up_to_and_including_the_fatal_step():
     assert trace.probes.shape == trace.valid.shape
     start = STRIP.reset(from_ascii(MAPS[4]))[1]
     assert int(trace.probes[4, 0]) == int(start.obs.sum())  # before the action
+
+
+def test_a_record_leaves_off_when_all_episodes_have_ended():
+    calls = []
+
+    def counted(state: Any, obs: jax.Array) -> jax.Array:
+        jax.debug.callback(calls.append, obs.sum())
+        return jnp.float32(1.0)
+
+    # two slots: levels of 2 and 1 steps, then one of 1 beside a slot without a level
+    three = strips("L.S.G", "SG...", "SL...")
+    trace = record(STRIP, script("rrlrll"), three, KEY, counted, num_slots=2)
+    jax.effects_barrier()
+    assert len(calls) == 2 * 2
+    assert trace.probes.tolist() == [[1, 1, 0, 0, 0, 0], [1, 0, 0, 0, 0, 0], [1, 0, 0, 0, 0, 0]]
+
+
+def test_after_the_last_step_a_record_holds_zeros():
+    trace = record(STRIP, script("rrlrll"), strips(*MAPS), KEY, lambda state, obs: obs + 1)
+    over = ~np.asarray(trace.valid)
+    assert over.sum() == 3 * 5 - 1 and not any(np.asarray(leaf)[over].any() for leaf in trace[1:])
+    assert not any(np.asarray(leaf)[over].any() for leaf in trace.decision)
+
+
+def test_a_probe_sees_the_state_before_the_action():
+    trace = record(STRIP, script("rrlrll"), strips("S...G"), KEY, lambda state, obs: state.position)
+    assert trace.probes[0, :, 1].tolist() == [0, 1, 2, 1, 2, 1]  # the column
 
 
 # Against a plain loop
@@ -251,3 +280,47 @@ def test_play_compiles_once_for_policies_of_one_shape():
     for seed in range(3):
         compiled(Member(net.init(jax.random.key(seed)), net), levels, jax.random.key(seed))
     assert compiled._cache_size() == 1
+
+
+def probe_members(params: Any, state: Any, obs: jax.Array) -> jax.Array:
+    return jax.vmap(NET.apply, (0, None))(params, obs)
+
+
+def test_a_record_does_not_depend_on_slots_nor_devices_nor_on_whether_the_truth_is_asked():
+    members = POLICIES["mean"].params
+    probe = Partial(probe_members, members)
+    whole = jax.jit(partial(record, ENV))(POLICIES["mean"], generated(), KEY, probe)
+    for devices, num_slots, truth in (
+        (jax.devices(), 7, True), (jax.devices()[:1], 64, False), (None, 32, False)
+    ):  # fmt: skip
+        other = record_all(
+            ENV, POLICIES["mean"], generated(), KEY, probe, truth, num_slots, devices
+        )
+        assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(other))
+        if not truth:
+            assert other.dangerous == ()
+            other = other._replace(dangerous=np.asarray(whole.dangerous))
+        for one, two in zip(jax.tree.leaves(whole), jax.tree.leaves(other), strict=True):
+            if one.dtype == jnp.float32:
+                np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-5)
+            else:
+                np.testing.assert_array_equal(one, two)
+
+
+def test_recording_other_agents_of_one_kind_does_not_compile_again():
+    levels = strips("S...G", "L.S.G")
+    net = nets.mlp(STRIP.obs_shape, (4,), 4)
+    before = rollout._record_leaves._cache_size()
+
+    def probe(params: Any, state: Any, obs: jax.Array) -> jax.Array:
+        return net.apply(params, obs)
+
+    for seed in range(3):
+        own = net.init(jax.random.key(seed))
+        # one array in both: the probe is of the policy's own network, or of another one's
+        trace = record_all(STRIP, Member(own, net), levels, KEY, Partial(probe, own), False, 2)
+        np.testing.assert_array_equal(trace.probes, trace.decision.preferences)
+    assert rollout._record_leaves._cache_size() == before + len(jax.devices())
+    other = net.init(jax.random.key(7))
+    trace = record_all(STRIP, Member(own, net), levels, KEY, Partial(probe, other), False, 2)
+    assert (trace.probes != trace.decision.preferences).any()

@@ -152,7 +152,8 @@ class Trace(NamedTuple):
     outcome: jax.Array  # int8[L, T]  after the action
     cause: jax.Array  # int8[L, T]
     reward: jax.Array  # float32[L, T]
-    dangerous: jax.Array  # bool[L, T, A]  the truth: actions that would be a catastrophe at once
+    # bool[L, T, A]  the truth: actions that would be a catastrophe at once; () where not asked for
+    dangerous: PyTree
     probes: PyTree  # leaves [L, T, ...]: the networks' outputs in the state before the action
     valid: jax.Array  # bool[L, T]  True up to and including the last step
 
