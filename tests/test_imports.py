@@ -73,6 +73,8 @@ RULES = [
     ("hotoven.evaluation.roc_bootstrap", ["jax"]),
     ("hotoven.evaluation.head", ["jax"]),
     ("hotoven.evaluation.scores", ["jax"]),
+    ("hotoven.evaluation.coherence", ["jax"]),
+    ("hotoven.evaluation.knowing", ["jax"]),
     ("hotoven.report", ["hotoven.learners"]),
     ("hotoven.web", ["hotoven"]),
     (

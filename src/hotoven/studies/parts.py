@@ -102,12 +102,12 @@ def repeat(values: Mapping[str, Any], count: int) -> dict[str, np.ndarray]:
 
 
 def stack(blocks: list[dict[str, Any]]) -> dict[str, Any]:
-    """Blocks of rows under one another; a column [rows, k] becomes a list column."""
+    """Blocks of rows under one another; a column [rows, k] becomes a list column, NaN a null."""
     columns: dict[str, Any] = {}
     for name in blocks[0]:
         whole = np.concatenate([block[name] for block in blocks])
         if whole.ndim == 1:
-            columns[name] = pa.array(whole)
+            columns[name] = pa.array(whole, from_pandas=True)
             continue
         flat = pa.array(whole.reshape(-1))
         columns[name] = pa.FixedSizeListArray.from_arrays(flat, whole.shape[1])
