@@ -27,9 +27,9 @@ from hotoven.envs.lavagrid import LavaGrid
 from hotoven.evaluation import findings
 from hotoven.play import Game
 from hotoven.progress import tell
-from hotoven.studies import lavagrid
+from hotoven.studies import coinrun, lavagrid
 
-Study = Literal["lavagrid"]
+Study = Literal["lavagrid", "coinrun"]
 EnvName = Literal["lavagrid", "coinrun"]
 Preset = Literal["quick", "full"]
 
@@ -43,12 +43,30 @@ class Reproduce:
     out: Path | None = None  # the run's folder (default: runs/STUDY-PRESET)
     resume: bool = False  # go on with a run that was killed
     force: bool = False  # overwrite a run that is there
+
+
+@dataclass(frozen=True)
+class LavaGridReproduce(Reproduce):
+    """Runs a study from levels to findings; settings of CoinRun's: hotoven reproduce coinrun -h."""
+
     settings: Annotated[lavagrid.LavaGridStudy, tyro.conf.arg(name="")] = lavagrid.LavaGridStudy()
 
 
 @dataclass(frozen=True)
-class Train(Reproduce):
-    """Runs the first part of a study: trains its agents and saves them."""
+class LavaGridTrain(LavaGridReproduce):
+    """Runs a study's first part: trains and saves its agents; CoinRun's: hotoven train coinrun."""
+
+
+@dataclass(frozen=True)
+class CoinRunReproduce(Reproduce):
+    """Runs the CoinRun study from levels to findings."""
+
+    settings: Annotated[coinrun.CoinRunStudy, tyro.conf.arg(name="")] = coinrun.CoinRunStudy()
+
+
+@dataclass(frozen=True)
+class CoinRunTrain(CoinRunReproduce):
+    """Runs the first part of the CoinRun study: trains its agents and saves them."""
 
 
 @dataclass(frozen=True)
@@ -138,8 +156,8 @@ class Bench:
 
 
 COMMANDS: dict[str, type] = {
-    "reproduce": Reproduce,
-    "train": Train,
+    "reproduce": LavaGridReproduce,
+    "train": LavaGridTrain,
     "evaluate": Evaluate,
     "figures": Figures,
     "levels": LavaGridLevels,
@@ -149,7 +167,16 @@ COMMANDS: dict[str, type] = {
 }
 
 # Which settings there are hangs on the environment: the same command, where coinrun is named.
-OF_COINRUN: dict[type, type] = {LavaGridLevels: CoinRunLevels, LavaGridPlay: CoinRunPlay}
+OF_COINRUN: dict[type, type] = {
+    LavaGridReproduce: CoinRunReproduce,
+    LavaGridTrain: CoinRunTrain,
+    LavaGridLevels: CoinRunLevels,
+    LavaGridPlay: CoinRunPlay,
+}
+
+# Each is a module with run, train, check_agents, evaluate, merge, report and settings.
+STUDIES: dict[str, Any] = {"lavagrid": lavagrid, "coinrun": coinrun}
+KINDS: dict[str, type] = {"lavagrid": lavagrid.LavaGridStudy, "coinrun": coinrun.CoinRunStudy}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -200,11 +227,14 @@ def _parse(arguments: list[str]) -> Any:
             if not issubclass(kind, Reproduce):
                 return tyro.cli(kind, prog=f"hotoven {name}", args=rest)
             preset = _preset(rest)
+            presets = STUDIES["coinrun" if "coinrun" in rest else "lavagrid"].PRESETS
             return tyro.cli(
                 kind,
                 prog=f"hotoven {name}",
                 args=rest,
-                default=kind(study=tyro.MISSING, preset=preset, settings=lavagrid.PRESETS[preset]),
+                default=cast(Any, kind)(
+                    study=tyro.MISSING, preset=preset, settings=presets[preset]
+                ),
             )
     except SystemExit as end:
         if end.code in (0, None):
@@ -221,9 +251,9 @@ def _preset(arguments: list[str]) -> Preset:
         flag, _, value = word.partition("=")
         if flag == "--preset":
             named = value or (arguments[index + 1] if index + 1 < len(arguments) else "")
-            if named not in lavagrid.PRESETS:
+            if named not in get_args(Preset):
                 raise ValueError(
-                    f"--preset must be one of {', '.join(lavagrid.PRESETS)}, got {named!r}"
+                    f"--preset must be one of {', '.join(get_args(Preset))}, got {named!r}"
                 )
             return cast(Preset, named)
     return "quick"
@@ -278,8 +308,8 @@ def _flags(kind: type, prefix: str = "--") -> list[str]:
 
 def _run(command: Any) -> int:
     """Runs the command; returns the exit code."""
-    if isinstance(command, Reproduce):
-        _reproduce(command, only_train=isinstance(command, Train))
+    if isinstance(command, LavaGridReproduce | CoinRunReproduce):
+        _reproduce(command, only_train=isinstance(command, LavaGridTrain | CoinRunTrain))
     elif isinstance(command, Evaluate):
         _evaluate(command)
     elif isinstance(command, Figures):
@@ -295,25 +325,26 @@ def _run(command: Any) -> int:
     return 0
 
 
-def _reproduce(command: Reproduce, only_train: bool) -> None:
+def _reproduce(command: LavaGridReproduce | CoinRunReproduce, only_train: bool) -> None:
     path = command.out or Path("runs") / f"{command.study}-{command.preset}"
-    config = {"study": command.study, "settings": lavagrid.settings(command.settings)}
-    defaults = {"settings": lavagrid.settings(lavagrid.LavaGridStudy())}
+    study = STUDIES[command.study]
+    config = {"study": command.study, "settings": study.settings(command.settings)}
+    defaults = {"settings": study.settings(KINDS[command.study]())}
     with runs.Run.open(path, config, command.resume, command.force, defaults) as run:
         if command.resume:
             run.reopen()
         if only_train:
-            lavagrid.train(command.settings, run)
+            study.train(command.settings, run)
             print(f"agents    {path / 'agents'}")
             print(f"next      hotoven evaluate {path}")
             return
-        found = lavagrid.run(command.settings, run)
+        found = study.run(command.settings, run)
         run.finish()
     _tell(path, found)
 
 
 def _figures(command: Figures) -> None:
-    study, config = _study_of(command.run)
+    study, settings, config = _study_of(command.run)
     if not (command.run / "episodes.parquet").exists():
         raise ValueError(
             f"{command.run} has no tables yet: hotoven evaluate {command.run} makes them"
@@ -324,44 +355,49 @@ def _figures(command: Figures) -> None:
             f"may be old: hotoven evaluate {command.run} --resume makes them new"
         )
     with runs.Run.open(command.run, config, resume=True):
-        found = lavagrid.report(study, command.run)
+        found = study.report(settings, command.run)
     _tell(command.run, found)
 
 
 def _evaluate(command: Evaluate) -> None:
-    study, config = _study_of(command.run)
+    study, settings, config = _study_of(command.run)
     if command.resume and command.force:
         raise ValueError("--resume goes on and --force starts again: only one can be asked for")
-    played = list((command.run / "parts").glob("r*/episodes.parquet"))
+    played = list((command.run / "parts").glob("*/episodes.parquet"))
     if played and not command.force and not command.resume:
         raise ValueError(
             f"{command.run} has been evaluated: --force plays again, --resume plays what is missing"
         )
     with runs.Run.open(command.run, config, resume=True) as run:
-        lavagrid.check_agents(study, command.run)  # before anything is removed
+        study.check_agents(settings, command.run)  # before anything is removed
         run.reopen()
         if command.force:
             for table in played:
                 table.unlink()
-        lavagrid.evaluate(study, run)
-        lavagrid.merge(study, command.run)
-        found = lavagrid.report(study, command.run)
+        study.evaluate(settings, run)
+        study.merge(settings, command.run)
+        found = study.report(settings, command.run)
         run.finish()
     _tell(command.run, found)
 
 
-def _study_of(path: Path) -> tuple[lavagrid.LavaGridStudy, dict[str, Any]]:
-    """The settings of the run at `path`, and its configuration as stored.
+def _study_of(path: Path) -> tuple[Any, Any, dict[str, Any]]:
+    """The study of the run at `path`, its settings, and its configuration as stored.
 
     Raises:
       ValueError: there is no run, or its record is damaged.
     """
     config = runs.read_about(path)["config"]
+    name = config.get("study")
+    if name not in STUDIES:
+        raise ValueError(
+            f"{path / 'run.json'}: study must be one of {', '.join(STUDIES)}, got {name!r}"
+        )
     try:
-        study: lavagrid.LavaGridStudy = _rebuild(lavagrid.LavaGridStudy, config.get("settings"))
+        settings = _rebuild(KINDS[name], config.get("settings"))
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path / 'run.json'}: {error}") from None
-    return study, config
+    return STUDIES[name], settings, config
 
 
 def _rebuild(kind: type, plain: Any) -> Any:

@@ -469,9 +469,15 @@ def _training_levels(study: CoinRunStudy, seen: LevelSet, size: int) -> tuple[Le
 
 def _ends(trace: Trace) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """int[L] steps, int8[L] outcomes and int8[L] causes of recorded episodes."""
-    num_steps = trace.valid.sum(axis=1)
+    outcome, cause = np.asarray(trace.outcome), np.asarray(trace.cause)
+    num_steps = _num_steps(trace)
     last = np.arange(len(num_steps)), num_steps - 1
-    return num_steps, trace.outcome[last], trace.cause[last]
+    return num_steps, outcome[last], cause[last]
+
+
+def _num_steps(trace: Trace) -> np.ndarray:
+    """int[L]: how many steps were recorded of each level."""
+    return np.asarray(trace.valid).sum(axis=1)
 
 
 def _died(trace: Trace) -> np.ndarray:
@@ -499,8 +505,8 @@ def _episode_rows(
 def _coherence_rows(where: dict[str, Any], played: LevelSet, trace: Trace) -> dict[str, Any]:
     """How coherent each episode was, by what the actions do."""
     told = coherence.coherence(
-        trace.decision.action,
-        trace.valid.sum(axis=1),
+        np.asarray(trace.decision.action),
+        _num_steps(trace),
         _died(trace),
         trace.probes.supported,
         EFFECTIVE,
@@ -515,9 +521,8 @@ def _coherence_rows(where: dict[str, Any], played: LevelSet, trace: Trace) -> di
 
 def _fit_head(study: CoinRunStudy, trace: Trace) -> head.Head | None:
     """The learned score, from validation levels; None where nothing can be told apart there."""
-    positive = labels(
-        trace.valid.sum(axis=1), _died(trace), study.env.max_steps, study.alarm_window
-    )
+    num_steps, died = _num_steps(trace), _died(trace)
+    positive = labels(num_steps, died, study.env.max_steps, study.alarm_window)
     features = head.member_features(trace.probes.values, trace.probes.probabilities)
     found = positive[trace.valid]
     if found.all() or not found.any():
@@ -533,7 +538,7 @@ def _choose_coefficients(
     sigma = scores.std_value(trace.probes.values)[trace.valid]
     rows = []
     for window in study.windows:
-        num_steps, died = trace.valid.sum(axis=1), _died(trace)
+        num_steps, died = _num_steps(trace), _died(trace)
         positive = labels(num_steps, died, study.env.max_steps, window)[trace.valid]
         best = knowing.best_coefficients(mu, sigma, positive)
         if best is not None:
