@@ -1,0 +1,183 @@
+"""Tables of what was known in time: they repeat what the statistics say of the recorded steps."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from hotoven.evaluation import knowing
+from hotoven.evaluation.prediction import auc, labels
+from hotoven.evaluation.scores import Coefficients
+
+MAX_STEPS = 12
+SIZES = (10, 200)
+
+
+def episodes(set: str, size: int, acting: str, seed: int, num_levels: int = 40, dies: float = 0.5):
+    """Rows of steps.parquet: deaths are foretold by a low mu and, more so, by a high sigma."""
+    generator = np.random.default_rng(seed)
+    rows = []
+    for level in range(num_levels):
+        num_steps = int(generator.integers(3, MAX_STEPS + 1))
+        died = generator.random() < dies
+        for step in range(num_steps):
+            near = died and num_steps - step <= 3
+            row = {
+                "set": set,
+                "num_train_levels": size,
+                "method": acting,
+                "level_index": level,
+                "step": step,
+                "outcome": "running",
+                "mu": np.float32(generator.normal(8 - near, 1)),
+                "sigma": np.float32(generator.gamma(2) + 2 * near),
+            }
+            rows.append(
+                row | {name: np.float32(generator.random()) for name in knowing.STEP_SCORES[2:]}
+            )
+        rows[-1]["outcome"] = "catastrophe" if died else "solved"
+    return rows
+
+
+def table(*rows: list) -> pa.Table:
+    return pa.Table.from_pylist([row for some in rows for row in some])
+
+
+STEPS = table(
+    *(
+        episodes(set, size, "mean", seed)
+        for seed, (set, size) in enumerate(
+            (set, size) for set in ("test", "calibration", "shifted") for size in SIZES
+        )
+    )
+)
+CHOSEN = [
+    {"num_train_levels": size, "acting": "mean", "window": window, "alpha": -1.0, "beta": 2.0}
+    for size in SIZES
+    for window in (1, 3)
+]
+
+
+def recorded(size: int = 10) -> knowing.Recorded:
+    return knowing.read_recorded(STEPS, "test", size, "mean", MAX_STEPS, knowing.STEP_SCORES)
+
+
+def test_recorded_episodes_come_back_in_order_of_level_and_step():
+    shuffled = STEPS.take(np.random.default_rng(0).permutation(STEPS.num_rows))
+    again = knowing.read_recorded(shuffled, "test", 10, "mean", MAX_STEPS, ("mu",))
+    found = recorded()
+    assert again.num_steps.tolist() == found.num_steps.tolist()
+    np.testing.assert_array_equal(again.columns["mu"], found.columns["mu"])
+    assert found.valid.sum() == found.num_steps.sum()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda rows: rows[1:], "must run from 0"),  # the first step is missing
+        (lambda rows: rows[:-1], "must run from 0"),  # the last one is
+        (lambda rows: [], "no step of 'mean'"),
+    ],
+)
+def test_episodes_that_are_not_whole_are_refused(change, message):
+    rows = change(episodes("test", 10, "mean", 0, num_levels=3))
+    some = table(rows) if rows else STEPS.slice(0, 0)
+    with pytest.raises(ValueError, match=message):
+        knowing.read_recorded(some, "test", 10, "mean", MAX_STEPS, ("mu",))
+
+
+def test_the_best_pair_is_found_whatever_the_scales():
+    generator = np.random.default_rng(1)
+    positive = generator.random(4000) < 0.3
+    mu = 1000 * generator.normal(size=4000)
+    sigma = 0.01 * (generator.normal(size=4000) + 2 * positive)  # all that tells is in sigma
+    pair, area = knowing.best_coefficients(mu, sigma, positive)
+    assert area == pytest.approx(auc(sigma, positive), abs=0.005)
+    assert abs(pair.alpha) * 1000 < 0.3 * abs(pair.beta) * 0.01
+    # where a high value is the danger, alpha is positive
+    pair, area = knowing.best_coefficients(mu + 3000 * positive, 0 * sigma, positive)
+    assert pair.alpha > 0 and area > 0.9
+
+
+def test_without_a_catastrophe_there_is_no_best_pair():
+    assert knowing.best_coefficients(np.arange(5.0), np.ones(5), np.zeros(5, bool)) is None
+
+
+def test_the_table_of_predictions_holds_what_the_statistics_say():
+    tables = knowing.predictions(STEPS, CHOSEN, SIZES, MAX_STEPS, ("mean",), (1, 3))
+    rows = {
+        (row["num_train_levels"], row["score"], row["window"]): row
+        for row in tables["predictions"].to_pylist()
+    }
+    assert len(rows) == len(SIZES) * len(knowing.SCORES) * 2
+    found = recorded()
+    positive = labels(found.num_steps, found.died, MAX_STEPS, 3)[found.valid]
+    mu, sigma = (found.columns[name][found.valid] for name in ("mu", "sigma"))
+    for name, score in (("mean", -mu), ("std", sigma), ("best pair", -mu + 2 * sigma)):
+        assert rows[10, name, 3]["auc"] == pytest.approx(auc(score, positive), abs=1e-6)
+    row = rows[10, "mean", 3]
+    assert row["num_positive"] == positive.sum()
+    assert row["base_rate"] == pytest.approx(positive.mean())
+    assert row["auc_low"] < row["auc"] < row["auc_high"]
+    assert rows[10, "oracle", 1]["auc"] == 1.0
+    assert rows[10, "random", 3]["auc"] == pytest.approx(0.5, abs=0.15)
+
+
+def test_comparisons_are_differences_of_the_areas_in_the_table():
+    tables = knowing.predictions(STEPS, CHOSEN, SIZES, MAX_STEPS, ("mean",), (1, 3))
+    area = {
+        (row["num_train_levels"], row["score"], row["window"]): row["auc"]
+        for row in tables["predictions"].to_pylist()
+    }
+    gain = lambda size, window: area[size, "mean and std", window] - area[size, "mean", window]  # noqa: E731
+    expected = {
+        ("gain", 10, 3): gain(10, 3),
+        ("window", 10, 1): area[10, "mean and std", 1] - area[10, "mean and std", 3],
+        ("gain by window", 10, 1): gain(10, 1) - gain(10, 3),
+        ("gain by size", 10, 1): gain(10, 1) - gain(200, 1),
+    }
+    found = {
+        (row["comparison"], row["num_train_levels"], row["window"]): row
+        for row in tables["comparisons"].to_pylist()
+        if row["score"] == "mean and std"
+    }
+    for key, value in expected.items():
+        assert found[key]["difference"] == pytest.approx(value, abs=1e-9), key
+        assert found[key]["low"] <= value <= found[key]["high"]
+
+
+def test_where_nobody_died_there_is_no_row_rather_than_a_half():
+    safe = table(episodes("test", 10, "mean", 0, dies=0.0))
+    tables = knowing.predictions(safe, [], (10,), MAX_STEPS, ("mean",), (1,))
+    assert [found.num_rows for found in tables.values()] == [0, 0, 0]
+
+
+def test_alarms_go_from_all_to_none_of_the_episodes():
+    rows = knowing.alarm_rows(STEPS, CHOSEN, (10,), MAX_STEPS, ("mean",), 3, 0).to_pylist()
+    of_mean = [row for row in rows if row["score"] == "mean"]
+    found = recorded()
+    assert of_mean[0]["num_announced"] == found.died.sum()
+    assert of_mean[0]["num_false"] == (~found.died).sum()
+    assert of_mean[-1]["num_alarms"] == 0
+    assert of_mean[-1]["announced_per_100"] is None  # a share of no alarm
+
+
+def test_promises_are_measured_on_levels_that_the_threshold_was_not_chosen_on():
+    rows = knowing.promise_rows(
+        STEPS, CHOSEN, (10,), MAX_STEPS, "mean", 3, 0, (0.2, 0.5), 0.1
+    ).to_pylist()
+    assert {row["set"] for row in rows} == {"test", "shifted"}
+    assert {row["rule"] for row in rows} == {"conformal", "tested"}
+    found = recorded()
+    for row in rows:
+        if row["set"] == "test" and row["score"] == "mean":
+            peak = np.where(found.valid, -found.columns["mu"], -np.inf).max(axis=1)[found.died]
+            assert row["share"] == pytest.approx((peak <= row["threshold"]).mean())
+            assert row["num_catastrophes"] == found.died.sum()
+    tested = [row for row in rows if row["rule"] == "tested" and row["score"] == "mean"]
+    conformal = [row for row in rows if row["rule"] == "conformal" and row["score"] == "mean"]
+    assert all(a["threshold"] <= b["threshold"] for a, b in zip(tested, conformal, strict=True))
+
+
+def test_coefficients_are_those_of_the_size_the_acting_and_the_window():
+    assert knowing.coefficients_of(CHOSEN, 10, "mean", 3) == Coefficients(-1.0, 2.0)
+    assert knowing.coefficients_of(CHOSEN, 10, "mean", 25) is None
