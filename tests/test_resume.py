@@ -2,23 +2,38 @@
 
 import random
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from hotoven.storage import read_json
-from tinystudy import SETTINGS, TIMEOUT, assert_same, finish, results, start, uninterrupted
+from tinystudy import TIMEOUT, assert_same, finish, reproduce, results, uninterrupted
 
 pytestmark = pytest.mark.slow
 
 
-def kill_when(base: Path, path: Path, moment: Callable[[], bool], *words: str) -> None:
-    """Starts the run and kills it with SIGKILL at that moment, which must come before its end."""
-    process = start(base, "reproduce", "lavagrid", "--out", str(path), *SETTINGS, *words)
+# What has been written when each study is killed, one after the other.
+MOMENTS = {
+    "lavagrid": (
+        "checkpoints/members-*.safetensors",
+        "checkpoints/dropout-*.safetensors",
+        "agents/*.safetensors",  # one of two is there
+        "parts/r0/episodes.parquet",
+    ),
+    "coinrun": (
+        "checkpoints/members.safetensors",
+        "agents/*.safetensors",
+        "parts/levels4/episodes.parquet",  # those of the other size are not there
+    ),
+}
+
+
+def kill_when(base: Path, path: Path, study: str, pattern: str, *words: str) -> None:
+    """Starts the run and kills it with SIGKILL once a file is there, which must be before its end."""
+    process = reproduce(base, path, study, *words)
     deadline = time.monotonic() + TIMEOUT
     try:
-        while not moment():
+        while not any(path.glob(pattern)):
             assert process.poll() is None, process.communicate()[1]
             assert time.monotonic() < deadline
             time.sleep(0.005)
@@ -27,35 +42,30 @@ def kill_when(base: Path, path: Path, moment: Callable[[], bool], *words: str) -
         process.communicate()
 
 
-def test_killed_again_and_again_it_ends_with_the_same_bytes(tmp_path_factory):
+@pytest.mark.parametrize("study", MOMENTS)
+def test_killed_again_and_again_it_ends_with_the_same_bytes(study: str, tmp_path_factory):
     base = tmp_path_factory.getbasetemp()
-    expected = results(uninterrupted(base)[0])
-    path = base / "killed"
-
-    def exists(pattern: str) -> Callable[[], bool]:
-        return lambda: any(path.glob(pattern))
-
-    kill_when(base, path, exists("checkpoints/members-*.safetensors"))
+    expected = results(uninterrupted(base, study)[0])
+    path = base / f"killed-{study}"
+    first, *others = MOMENTS[study]
+    kill_when(base, path, study, first)
     assert not (path / "agents").exists()
-    for moment in (
-        exists("checkpoints/dropout-*.safetensors"),
-        exists("agents/*.safetensors"),  # one of two is there
-        exists("parts/r0/episodes.parquet"),
-    ):
-        kill_when(base, path, moment, "--resume")
+    for moment in others:
+        kill_when(base, path, study, moment, "--resume")
         assert read_json(path / "run.json")["status"] == "running"
-    finish(start(base, "reproduce", "lavagrid", "--out", str(path), *SETTINGS, "--resume"))
+    finish(reproduce(base, path, study, "--resume"))
     assert read_json(path / "run.json")["status"] == "finished"
     assert_same(results(path), expected)
 
 
-def test_killed_at_any_time_it_ends_with_the_same_bytes(tmp_path_factory):
+@pytest.mark.parametrize("study", MOMENTS)
+def test_killed_at_any_time_it_ends_with_the_same_bytes(study: str, tmp_path_factory):
     base = tmp_path_factory.getbasetemp()
-    expected = results(uninterrupted(base)[0])
-    path = base / "killed-at-random"
-    process = start(base, "reproduce", "lavagrid", "--out", str(path), *SETTINGS)
+    expected = results(uninterrupted(base, study)[0])
+    path = base / f"killed-at-random-{study}"
+    process = reproduce(base, path, study)
     time.sleep(random.uniform(0.0, 10.0))  # from before the folder exists to after the end
     process.kill()
     process.communicate()
-    finish(start(base, "reproduce", "lavagrid", "--out", str(path), *SETTINGS, "--resume"))
+    finish(reproduce(base, path, study, "--resume"))
     assert_same(results(path), expected)

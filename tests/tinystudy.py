@@ -1,4 +1,4 @@
-"""The whole gridworld study with very small settings, run by the command line."""
+"""Whole studies with very small settings, run by the command line."""
 
 import hashlib
 import io
@@ -22,6 +22,15 @@ SETTINGS = """
     --danger.hidden 8 --danger.num-updates 20 --danger.num-envs 8 --danger.num-steps 8
     --danger.batch-size 8
 """.split()  # noqa: SIM905  easier to read than a list
+COINRUN_SETTINGS = """
+    --sizes 4 8 --num-members 2 --num-test-levels 24 --num-calibration-levels 24
+    --num-validation-levels 16 --num-shifted-levels 16 --num-train-levels-played 8 --num-chunks 3
+    --num-help-levels 6 --num-help-thresholds 3 --seed 3 --windows 1 10 --promises 0.2 0.5
+    --env.max-steps 40 --ppo.num-envs 8 --ppo.num-steps 16 --ppo.hidden 8 --ppo.num-minibatches 2
+    --ppo.num-iterations 9 --danger.hidden 4 --danger.num-updates 20 --danger.num-envs 8
+    --danger.num-steps 8 --danger.batch-size 8
+""".split()  # noqa: SIM905
+STUDIES = {"lavagrid": SETTINGS, "coinrun": COINRUN_SETTINGS}
 TIMEOUT = 300  # seconds; far more than it takes
 
 
@@ -50,11 +59,16 @@ def finish(process: subprocess.Popen) -> str:
     return str(out)
 
 
+def reproduce(base: Path, path: Path, study: str, *words: str) -> subprocess.Popen:
+    """A process that runs the tiny study in the folder `path`."""
+    return start(base, "reproduce", study, "--out", str(path), *STUDIES[study], *words)
+
+
 @cache
-def uninterrupted(base: Path) -> tuple[Path, str]:
+def uninterrupted(base: Path, study: str = "lavagrid") -> tuple[Path, str]:
     """The folder of one run that nothing disturbed, made once per test run, and what it printed."""
-    path = base / "uninterrupted"
-    return path, finish(start(base, "reproduce", "lavagrid", "--out", str(path), *SETTINGS))
+    path = base / f"uninterrupted-{study}"
+    return path, finish(reproduce(base, path, study))
 
 
 def results(path: Path) -> dict[str, bytes]:
