@@ -181,3 +181,39 @@ def test_promises_are_measured_on_levels_that_the_threshold_was_not_chosen_on():
 def test_coefficients_are_those_of_the_size_the_acting_and_the_window():
     assert knowing.coefficients_of(CHOSEN, 10, "mean", 3) == Coefficients(-1.0, 2.0)
     assert knowing.coefficients_of(CHOSEN, 10, "mean", 25) is None
+
+
+def helped(threshold: float, outcomes: str, requests: list[int]) -> list[dict]:
+    """Episodes with a helper: c died, s solved, t timed out; ten steps, five of a request helped."""
+    names = {"c": "catastrophe", "s": "solved", "t": "timeout"}
+    return [
+        {
+            "num_train_levels": 10,
+            "helper": "planner",
+            "threshold": threshold,
+            "level_index": level,
+            "outcome": names[letter],
+            "length": 10,
+            "num_requests": asked,
+            "num_helped": 5 * asked,
+        }
+        for level, (letter, asked) in enumerate(zip(outcomes, requests, strict=True))
+    ]
+
+
+def test_help_is_compared_with_the_same_levels_played_alone():
+    rows = knowing.help_rates(
+        table(helped(np.inf, "ccst", [0] * 4), helped(1.0, "scst", [1, 1, 0, 2])[::-1])
+    ).to_pylist()
+    asked, alone = sorted(rows, key=lambda row: row["threshold"])
+    assert (alone["catastrophe_rate"], alone["avoided"]) == (0.5, 0.0)
+    assert (asked["catastrophe_rate"], asked["avoided"], asked["solved_rate"]) == (0.25, 0.25, 0.5)
+    assert asked["requests_per_episode"] == 1.0
+    assert asked["helped_share"] == 0.5
+    assert asked["avoided_low"] < 0.25 < asked["avoided_high"]
+
+
+@pytest.mark.parametrize("others", [[], helped(np.inf, "cc", [0, 0])])
+def test_help_without_the_same_episodes_alone_is_refused(others):
+    with pytest.raises(ValueError, match="same levels at every threshold"):
+        knowing.help_rates(table(helped(1.0, "scst", [1, 1, 0, 2]), others))

@@ -29,7 +29,7 @@ MOMENTS = {
 
 
 def kill_when(base: Path, path: Path, study: str, pattern: str, *words: str) -> None:
-    """Starts the run and kills it with SIGKILL once a file is there, which must be before its end."""
+    """Starts the run and kills it with SIGKILL once a file is there, before its end."""
     process = reproduce(base, path, study, *words)
     deadline = time.monotonic() + TIMEOUT
     try:

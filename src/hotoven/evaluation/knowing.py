@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from hotoven.evaluation import scores
 from hotoven.evaluation.alarms import alarm_table, peak_thresholds
+from hotoven.evaluation.bootstrap import two_level
 from hotoven.evaluation.prediction import UndefinedROC, auc, labels, valid_steps
 from hotoven.evaluation.promise import (
     catastrophe_peaks,
@@ -399,6 +400,58 @@ def promise_rows(
     return pa.Table.from_pylist(rows, _PROMISES)
 
 
+def help_rates(episodes: pa.Table) -> pa.Table:
+    """What each helper was worth at each threshold: requests made, catastrophes avoided.
+
+    From a row per episode played with a helper. An episode is compared with the same level at a
+    threshold of infinity, where nobody is ever asked; those episodes are a row of their own.
+
+    Raises:
+      ValueError: a helper was not played on the same levels at every threshold, infinity included.
+    """
+    columns = {name: episodes[name].to_numpy() for name in _HELP_COLUMNS}
+    rows = []
+    for size in np.unique(columns["num_train_levels"]).tolist():
+        for helper in dict.fromkeys(columns["helper"].tolist()):
+            own = (columns["num_train_levels"] == size) & (columns["helper"] == helper)
+            grids = {}
+            for threshold in np.unique(columns["threshold"][own]).tolist():
+                index = np.flatnonzero(own & (columns["threshold"] == threshold))
+                order = index[np.argsort(columns["level_index"][index], kind="stable")]
+                grids[threshold] = {name: column[order] for name, column in columns.items()}
+            alone = grids.get(np.inf)
+            if alone is None or not all(
+                np.array_equal(alone["level_index"], grid["level_index"]) for grid in grids.values()
+            ):
+                raise ValueError(
+                    f"episodes of the helper {helper!r}, {size} training levels, must be of the "
+                    "same levels at every threshold, infinity included"
+                )
+            lost = (alone["outcome"] == "catastrophe").astype(float)
+            for threshold, grid in grids.items():
+                died = (grid["outcome"] == "catastrophe").astype(float)
+                rate = two_level(died[None], bounds=(0.0, 1.0))
+                avoided = two_level((lost - died)[None], bounds=(-1.0, 1.0))
+                rows.append(
+                    {
+                        "num_train_levels": size,
+                        "helper": helper,
+                        "threshold": threshold,
+                        "num_levels": len(died),
+                        "requests_per_episode": float(grid["num_requests"].mean()),
+                        "helped_share": float(grid["num_helped"].sum() / grid["length"].sum()),
+                        "catastrophe_rate": rate.estimate,
+                        "catastrophe_low": rate.low,
+                        "catastrophe_high": rate.high,
+                        "solved_rate": float((grid["outcome"] == "solved").mean()),
+                        "avoided": avoided.estimate,
+                        "avoided_low": avoided.low,
+                        "avoided_high": avoided.high,
+                    }
+                )
+    return pa.Table.from_pylist(rows, _HELP)
+
+
 def _plain(value: Any) -> Any:
     """A number as Python's; NaN, which is a number that does not exist, as None."""
     value = value.item()
@@ -456,6 +509,25 @@ _ALARMS: Final = pa.schema(
             (name, pa.float64())
             for name in ("announced_share", "false_share", "median_lead", "announced_per_100")
         ),
+    ]
+)
+_HELP_COLUMNS: Final = (
+    *("num_train_levels", "helper", "threshold", "level_index", "outcome", "length"),
+    *("num_requests", "num_helped"),
+)
+_HELP: Final = pa.schema(
+    [
+        ("num_train_levels", pa.int32()),
+        ("helper", pa.string()),
+        ("threshold", pa.float64()),  # infinity: nobody is asked
+        ("num_levels", pa.int32()),
+        ("requests_per_episode", pa.float64()),
+        ("helped_share", pa.float64()),  # of the steps
+        *((f"catastrophe_{part}", pa.float64()) for part in ("rate", "low", "high")),
+        ("solved_rate", pa.float64()),
+        # share of the levels that the agent alone dies on and the helped one does not, less those
+        # of which the opposite is true
+        *((name, pa.float64()) for name in ("avoided", "avoided_low", "avoided_high")),
     ]
 )
 _PROMISES: Final = pa.schema(

@@ -23,8 +23,11 @@ from jax.tree_util import Partial
 from hotoven import agents, levels
 from hotoven.envs.coinrun import physics
 from hotoven.envs.coinrun.env import CoinRun
+from hotoven.envs.coinrun.helpers import HELPERS
 from hotoven.envs.coinrun.planner import NOTHING, NUM_MOVES
 from hotoven.evaluation import coherence, findings, head, knowing, outcomes, scores
+from hotoven.evaluation.alarms import peak_thresholds
+from hotoven.evaluation.help import Helped, discrimination, play_with_help
 from hotoven.evaluation.prediction import labels
 from hotoven.evaluation.rollout import record_all
 from hotoven.learners.danger import DangerConfig, make_danger
@@ -419,6 +422,9 @@ def _evaluate_one(study: CoinRunStudy, sets: Sets, players: Players, path: Path,
                         steps.append(_step_rows(label, played[name], traces[name], learned))
             shown.show(done, method)
     part = _part(path, size)
+    write_table(
+        part / "help.parquet", _help_rows(study, players, ensemble, sets, size, chosen, steps)
+    )
     write_json(part / "heads.json", heads)
     write_json(part / "chosen.json", chosen)
     write_table(part / "steps.parquet", stack(steps))
@@ -579,12 +585,83 @@ def _step_rows(
     }
 
 
+def _help_rows(
+    study: CoinRunStudy,
+    players: Players,
+    ensemble: Ensemble,
+    sets: Sets,
+    size: int,
+    chosen: list[dict[str, Any]],
+    steps: list[dict[str, Any]],
+) -> dict[str, Any]:
+    """Episodes on unseen levels with a helper to ask, for every helper and threshold.
+
+    The score is U with the pair chosen on validation levels; thresholds go from always asking to
+    never asking by the peaks of the calibration levels.
+    """
+    pair = knowing.coefficients_of(chosen, size, WATCHED, study.alarm_window) or scores.WITH_STD
+    recorded = next(rows for rows in steps if rows["set"][0] == "calibration")
+    calibration = knowing.read_recorded(
+        pa.table(recorded), "calibration", size, WATCHED, study.env.max_steps, ("mu", "sigma")
+    )
+    known = scores.score(calibration.columns["mu"], calibration.columns["sigma"], *pair)
+    peaks = peak_thresholds(known, calibration.num_steps, study.num_help_thresholds)
+    thresholds = np.append(peaks, np.inf)
+    asked = levels.take(sets.test, slice(0, study.num_help_levels))
+    policy = policies(ensemble.members, players.apply, study.hold, study.margin)[WATCHED]
+    key = agent_key(study.seed, PLAY, size)
+    probe = Partial(players.probe, ensemble.members, ensemble.danger)
+    score = Partial(_help_score, *map(jnp.float32, pair))
+    blocks = []
+    with stage(f"ask for help with the agents of {size} levels", len(HELPERS)) as shown:
+        for done, (name, helper) in enumerate(HELPERS.items(), start=1):
+            played = play_with_help(
+                study.env,
+                policy,
+                asked.levels,
+                key,
+                probe,
+                score,
+                thresholds,
+                helper,
+                study.help_steps,
+            )
+            where = {"num_train_levels": size, "helper": name}
+            blocks += [
+                _helped_rows(study, where | {"threshold": threshold}, asked, played, row)
+                for row, threshold in enumerate(thresholds.tolist())
+            ]
+            shown.show(done, name)
+    return stack(blocks)
+
+
+def _help_score(alpha: jax.Array, beta: jax.Array, probes: Probes) -> jax.Array:
+    return discrimination(probes.values, alpha, beta)
+
+
+def _helped_rows(
+    study: CoinRunStudy, where: dict[str, Any], asked: LevelSet, played: Helped, row: int
+) -> dict[str, Any]:
+    """The rows of help.parquet at one threshold, the `row`th."""
+    one = {name: values[row] for name, values in played._asdict().items()}
+    count = len(asked)
+    return {
+        **repeat(where, count),
+        "level_index": np.arange(count, dtype=np.int32),
+        "level_id": asked.ids,
+        "outcome": np.array(OUTCOMES)[one["outcome"]],
+        "cause": np.array(study.env.causes)[one["cause"]],
+        **{name: one[name] for name in ("length", "episode_return", "num_requests", "num_helped")},
+        "first_request": one["first_request"].astype(np.float32).filled(np.nan),  # of none: absent
+    }
+
+
 def merge(study: CoinRunStudy, path: Path) -> None:
     """Writes the tables of the run at `path` from those of its parts."""
     parts = [_part(path, size) for size in study.sizes]
-    episodes, steps, coherences = (
+    episodes, steps, coherences, helped = (
         pa.concat_tables([_read_part(part, name) for part in parts])
-        for name in ("episodes", "steps", "coherence")
+        for name in ("episodes", "steps", "coherence", "help")
     )
     chosen = [row for part in parts for row in _read_chosen(part)]
     write_json(path / "chosen.json", chosen)
@@ -596,6 +673,8 @@ def merge(study: CoinRunStudy, path: Path) -> None:
         "agent_rates": outcomes.agent_rates(episodes),
         "differences": outcomes.paired_differences(episodes),
         "coherence": coherence.table(coherences),
+        "help": helped,
+        "help_rates": knowing.help_rates(helped),
         **knowing.predictions(steps, chosen, *where, PREDICTED, study.windows),
         "alarms": knowing.alarm_rows(
             steps, chosen, *where, PREDICTED, study.alarm_window, study.min_lead
