@@ -34,6 +34,7 @@ from hotoven.evaluation.findings import (
 from hotoven.levels import split
 from hotoven.runs import counted
 from hotoven.storage import read_table
+from hotoven.studies import coinrun as coinrun_study
 from hotoven.studies.lavagrid import PRESETS, LavaGridStudy
 
 ROOT: Final = Path(__file__).resolve().parent.parent
@@ -59,12 +60,12 @@ EXAMPLES: Final = {
 
 
 class Row(NamedTuple):
-    """One line of the table of settings in docs/differences.md."""
+    """One line of a table of settings beside the paper's."""
 
     number: int  # of the difference that explains it
     words: str
     paper: str  # "not stated" where nothing that we can read states it
-    setting: str  # a path into LavaGridStudy, or a name in _DERIVED
+    setting: str  # a path into a study, or a name in _DERIVED
 
 
 ROWS: Final = (
@@ -108,22 +109,62 @@ ROWS: Final = (
     Row(12, "MC-dropout: share of units dropped", "not used", "mc_dropout"),
 )
 
+COINRUN_ROWS: Final = (
+    Row(1, "mode of the levels", "CoinRun of 2019", "env.mode"),
+    Row(1, "what is seen", "pixels", "env.obs"),
+    Row(1, "time limit, steps", "not stated", "env.max_steps"),
+    Row(2, "numbers of training levels", "10, 200", "sizes"),
+    Row(2, "unseen test levels", "1000", "num_test_levels"),
+    Row(2, "calibration levels", "not used", "num_calibration_levels"),
+    Row(2, "validation levels", "not stated", "num_validation_levels"),
+    Row(3, "env steps per agent", "not stated", "ppo steps"),
+    Row(3, "steps of one iteration: episodes x steps", "not stated", "ppo batch"),
+    Row(3, "minibatches", "not stated", "ppo.num_minibatches"),
+    Row(3, "epochs", "not stated", "ppo.num_epochs"),
+    Row(3, "step size of Adam", "not stated", "ppo.learning_rate"),
+    Row(3, "share of the step size left at the end", "not stated", "ppo.learning_rate_end"),
+    Row(3, "discount", "not stated", "ppo.gamma"),
+    Row(3, "lambda of the advantages", "not stated", "ppo.gae_lambda"),
+    Row(3, "clip", "not stated", "ppo.clip"),
+    Row(3, "rewards are normalised", "not stated", "ppo.normalise_rewards"),
+    Row(4, "worth of entropy", "not stated", "ppo.entropy_weight"),
+    Row(4, "share of it left at the end", "not stated", "ppo.entropy_weight_end"),
+    Row(5, "network", "not stated", "ppo.net"),
+    Row(5, "units per dense layer (mlp)", "not stated", "ppo.hidden"),
+    Row(6, "members of an ensemble", "5", "num_members"),
+    Row(7, "random_hold keeps a member, steps", "not used", "hold"),
+    Row(7, "mean_hysteresis: margin", "not used", "margin"),
+    Row(8, "windows, steps", "1, 10", "windows"),
+    Row(8, "window of alarms and of the learned score", "not used", "alarm_window"),
+    Row(8, "an announcement leads by, steps", "not used", "min_lead"),
+    Row(8, "a helper takes over for, steps", "not used", "help_steps"),
+)
+
 _DERIVED: Final = {
     "env steps": lambda study: study.dqn.num_updates * study.dqn.steps_per_update,
     "blocker transitions": lambda study: study.danger.num_envs * study.danger.num_steps,
+    "ppo steps": lambda study: study.ppo.num_iterations * study.ppo.num_envs * study.ppo.num_steps,
+    "ppo batch": lambda study: f"{study.ppo.num_envs} x {study.ppo.num_steps}",
 }
 
 
 def pages(root: Path = ROOT) -> dict[Path, str]:
     """What every made or filled page should hold now."""
     readme, differences = root / "README.md", root / "docs" / "differences.md"
-    coinrun = root / "docs" / "coinrun.md"
+    coinrun, study = root / "docs" / "coinrun.md", root / "docs" / "coinrun-study.md"
     front = fill(readme.read_text(), "figures", figures_block(root))
     return {
         root / "docs" / "lavagrid.md": env_page(LavaGrid),
         coinrun: fill(coinrun.read_text(), "page", env_page(CoinRun)),
-        differences: fill(differences.read_text(), "settings", settings_block()),
-        readme: fill(front, "findings", findings_block(root)),
+        differences: fill(
+            differences.read_text(), "settings", settings_block(ROWS, LavaGridStudy(), PRESETS)
+        ),
+        study: fill(
+            study.read_text(),
+            "coinrun-settings",
+            settings_block(COINRUN_ROWS, coinrun_study.CoinRunStudy(), coinrun_study.PRESETS),
+        ),
+        readme: fill(fill(front, "findings", findings_block(root)), "coinrun", coinrun_block(root)),
     }
 
 
@@ -202,12 +243,12 @@ def env_page(kind: type[LavaGrid] | type[CoinRun]) -> str:
     return "\n".join(lines)
 
 
-def settings_block() -> str:
+def settings_block(rows: Sequence[Row], default: Any, presets: Mapping[str, Any]) -> str:
     """The paper's values beside ours, as a table."""
-    studies = {"default": LavaGridStudy(), **PRESETS}
+    studies = {"default": default, **presets}
     names = " | ".join(studies)
     lines = [f"| no. | what | paper | {names} |", "|---" * (3 + len(studies)) + "|"]
-    for row in ROWS:
+    for row in rows:
         ours = " | ".join(_shown(_value(study, row.setting)) for study in studies.values())
         lines.append(f"| {row.number} | {row.words} | {row.paper} | {ours} |")
     return "\n".join(lines)
@@ -240,6 +281,37 @@ def findings_block(root: Path) -> str:
         if (folder / "rates.parquet").exists():
             parts.append(beside_findings(read_table(folder / "rates.parquet").to_pylist()))
     return "\n\n".join(parts) or "No findings are stored yet. `make reproduce` computes them."
+
+
+def coinrun_block(root: Path) -> str:
+    """The findings of the stored CoinRun runs, with what their agents reached in training."""
+    parts = []
+    for preset, study in coinrun_study.PRESETS.items():
+        folder = root / "results" / f"coinrun-{preset}"
+        if not (folder / "findings.json").exists():
+            continue
+        table = to_markdown(_findings(folder)).split("\n\n", 1)[0]
+        link = f"[results/{folder.name}](results/{folder.name})"
+        parts.append(f"Preset `{preset}`, stored in {link}{_made_on(folder)}.\n\n{table}")
+        rates = read_table(folder / "rates.parquet").to_pylist()
+        parts.append(beside_coinrun(rates, _DERIVED["ppo steps"](study)))
+    return "\n\n".join(parts) or "No findings are stored yet: `hotoven reproduce coinrun`."
+
+
+def beside_coinrun(rates: Sequence[Mapping[str, Any]], num_steps: int) -> str:
+    """How well the agents learned, in a sentence per number of training levels."""
+    rows = {(row["set"], row["num_train_levels"], row["method"]): row for row in rates}
+    sentences = [f"After {num_steps / 1e6:.1f} million steps each:"]
+    for size in sorted({row["num_train_levels"] for row in rates}):
+        train, test = (rows[name, size, "single"] for name in ("train", "test"))
+        mean = rows["test", size, "mean"]
+        sentences.append(
+            f"single agents trained on {size:,} levels solve {rate_text(train, 'solved')} of those "
+            f"and {rate_text(test, 'solved')} of unseen ones, and die on "
+            f"{rate_text(test, 'catastrophe')} of unseen ones; the mean of their policies dies on "
+            f"{rate_text(mean, 'catastrophe')}."
+        )
+    return "\n- ".join(sentences)
 
 
 def beside_findings(rates: Sequence[Mapping[str, Any]]) -> str:
@@ -332,7 +404,7 @@ def _made_on(folder: Path) -> str:
     return f"{made_on}, {devices}" if devices else made_on
 
 
-def _value(study: LavaGridStudy, setting: str) -> Any:
+def _value(study: Any, setting: str) -> Any:
     if setting in _DERIVED:
         return _DERIVED[setting](study)
     value: Any = study

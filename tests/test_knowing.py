@@ -184,7 +184,7 @@ def test_coefficients_are_those_of_the_size_the_acting_and_the_window():
 
 
 def helped(threshold: float, outcomes: str, requests: list[int]) -> list[dict]:
-    """Episodes with a helper: c died, s solved, t timed out; ten steps, five of a request helped."""
+    """Episodes with a helper: c died, s solved, t timed out; ten steps, five per request."""
     names = {"c": "catastrophe", "s": "solved", "t": "timeout"}
     return [
         {

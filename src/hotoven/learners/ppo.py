@@ -46,9 +46,7 @@ class PPOConfig:
     num_minibatches: int = 8  # parts of an iteration's steps, one gradient step each
     num_epochs: int = 3  # times that an iteration's steps are learned from
     num_iterations: int = 100  # in all
-    # steps of a minibatch that are worked on at once; none: all. On a CPU some dozen pictures, so
-    # that what lies between the layers stays in its cache
-    rows_at_once: int | None = None
+    rows_at_once: int | None = None  # steps of a minibatch in the caches at once; none: all
     bfloat16: bool = False  # products of bfloat16 numbers, for accelerators
 
     def __post_init__(self) -> None:
