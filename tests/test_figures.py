@@ -13,17 +13,16 @@ import pytest
 from hotoven.envs.lavagrid import LavaGrid
 from hotoven.envs.lavagrid_levels import from_ascii
 from hotoven.report.figures import (
-    STYLE,
     NoSuchState,
     StateRow,
     blocker_figure,
     dangerous_state,
     ensemble_figure,
-    figure_bytes,
     generalization_figure,
     state_before,
     write_figures,
 )
+from hotoven.report.style import STYLE, figure_bytes
 from hotoven.types import LevelSet
 
 UP, RIGHT, DOWN, LEFT = range(4)

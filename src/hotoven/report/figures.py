@@ -5,7 +5,6 @@ tables. Figures are made without pyplot, so drawing one leaves no state behind. 
 in `animate.py`.
 """
 
-import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,15 +18,30 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter
+from matplotlib.ticker import PercentFormatter
 
 from hotoven.report.animate import level_of, method_name, play
-from hotoven.storage import write_bytes
+from hotoven.report.style import (
+    BLACK,
+    BLUE,
+    DASHES,
+    GREEN,
+    GREY,
+    ORANGE,
+    PURPLE,
+    SKY,
+    STYLE,
+    VERMILLION,
+    Written,
+    dodge,
+    empty,
+    finish_rates,
+    numbers,
+    show,
+    write_all,
+)
 from hotoven.types import Env, LevelSet, PyTree
 
-# Okabe & Ito 2008: eight colours that colour-blind people can tell apart.
-BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#E69F00", "#009E73", "#CC79A7"
-SKY, VERMILLION, BLACK, GREY = "#56B4E9", "#D55E00", "#000000", "#8A8A8A"
 LOOKS: Final = {  # method -> colour, marker
     "single": (VERMILLION, "o"),
     "mean": (BLUE, "s"),
@@ -35,16 +49,7 @@ LOOKS: Final = {  # method -> colour, marker
     "mc_dropout": (PURPLE, "D"),
 }
 SPARE_LOOKS: Final = ((ORANGE, "v"), (SKY, "P"), (BLACK, "X"))  # for methods not named above
-DASHES: Final = (0, (4, 2))  # a method with a blocker
 THRESHOLD: Final = 0.5  # the probability above which the blocker blocks, as in the blog
-STYLE: Final[dict[Any, Any]] = {
-    "font.size": 11.0,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "hatch.linewidth": 1.2,
-    "svg.hashsalt": "hotoven",  # the same figure is the same bytes
-}
-DOTS_PER_INCH: Final = 150
 EPISODE: Final = ("set", "num_train_levels", "replication", "method", "level_index")
 
 
@@ -68,13 +73,6 @@ class StateRow(NamedTuple):
     dangerous: np.ndarray  # bool[A], the truth
 
 
-class Written(NamedTuple):
-    """What `write_figures` left in the folder, and why something is missing."""
-
-    paths: list[Path]
-    notes: list[str]
-
-
 def generalization_figure(rates: pa.Table) -> Figure:
     """Catastrophes and solved levels over the number of training levels, every method in both.
 
@@ -95,7 +93,7 @@ def generalization_figure(rates: pa.Table) -> Figure:
     sizes = sorted({row["num_train_levels"] for row in rows})
     trained = [row for row in rows if row["set"] == "train" and row["method"] == "single"]
     with matplotlib.rc_context(STYLE):
-        figure = _empty(11, 6.2)
+        figure = empty(11, 6.2)
         panels = figure.subplots(1, 2)
         titles = ("% of test levels that ended in catastrophe", "% of test levels solved")
         for axes, outcome, title in zip(panels, ("catastrophe", "solved"), titles, strict=True):
@@ -103,9 +101,9 @@ def generalization_figure(rates: pa.Table) -> Figure:
                 _draw_trained(axes, trained, outcome)
             for place, method in enumerate(methods):
                 of_method = [row for row in tested if row["method"] == method]
-                shift = _dodge(sizes, place, len(methods))
+                shift = dodge(sizes, place, len(methods))
                 _draw_method(axes, of_method, outcome, method, methods, shift)
-            _finish_rates(axes, sizes, title)
+            finish_rates(axes, sizes, title)
         panels[1].set_ylim(0, 1.03)
         panels[0].set_ylim(0, panels[0].get_ylim()[1])
         _add_legend(figure, methods, bool(trained))
@@ -173,9 +171,9 @@ def blocker_figure(
     if row.blocker is None:
         raise ValueError(f"{_where(row)} has no probabilities of a blocker")
     with matplotlib.rc_context(STYLE):
-        figure = _empty(9.8, 4.8)
+        figure = empty(9.8, 4.8)
         left, right = figure.subplots(1, 2, width_ratios=(1, 1.35))
-        _show(left, picture, "the state, as the agent knows it")
+        show(left, picture, "the state, as the agent knows it")
         places = np.arange(len(action_names))
         turned = _rotation(action_names)
         for place, probability in enumerate(row.blocker):
@@ -221,11 +219,11 @@ def ensemble_figure(picture: np.ndarray, row: StateRow, action_names: Sequence[s
     lines = math.ceil(num_members / columns)
     mean = row.members.mean(axis=0)
     with matplotlib.rc_context(STYLE):
-        figure = _empty(4.2 + 2.3 * columns, max(1.8 * lines, 5.0) + 1.0)
+        figure = empty(4.2 + 2.3 * columns, max(1.8 * lines, 5.0) + 1.0)
         halves: Any = figure.subfigures(1, 2, width_ratios=(4.2, 2.3 * columns))
         left, right = halves
         above, below = left.subplots(2, 1, height_ratios=(1.5, 1))
-        _show(above, picture, "the state, as the agent knows it")
+        show(above, picture, "the state, as the agent knows it")
         low, high = _q_limits(row.members)
         _draw_q(below, mean, row.dangerous, action_names, f"mean of the {num_members} members")
         below.set_ylim(low, high)
@@ -281,35 +279,7 @@ def write_figures(
             notes.append(f"no figure of the blocker: no probabilities for {_where(row)}")
         else:
             figures["blocker"] = blocker_figure(picture, row, env.action_names, threshold)
-    for name in {
-        "ensemble",
-        "blocker",
-    } - figures.keys():  # of another time: they would look current
-        for suffix in ("svg", "png"):
-            (folder / f"{name}.{suffix}").unlink(missing_ok=True)
-    paths = []
-    for name, figure in figures.items():
-        for suffix in ("svg", "png"):
-            path = folder / f"{name}.{suffix}"
-            write_bytes(path, figure_bytes(figure, suffix))
-            paths.append(path)
-    return Written(paths, notes)
-
-
-def figure_bytes(figure: Figure, suffix: str) -> bytes:
-    """The figure as an "svg" or "png" file; the same figure gives the same bytes."""
-    file = io.BytesIO()
-    metadata = {"Date": None} if suffix == "svg" else {"Software": None}
-    with matplotlib.rc_context(STYLE):
-        figure.savefig(file, format=suffix, dpi=DOTS_PER_INCH, metadata=metadata)
-    return file.getvalue()
-
-
-def _empty(width: float, height: float) -> Figure:
-    """A figure of that size in inches that makes room for its own text."""
-    figure = Figure(figsize=(width, height))
-    figure.set_layout_engine("constrained", w_pad=0.09, h_pad=0.09)
-    return figure
+    return Written(write_all(folder, figures, ("ensemble", "blocker")), notes)
 
 
 def _basis(rows: Sequence[dict[str, Any]]) -> str:
@@ -378,18 +348,6 @@ def _add_legend(figure: Figure, methods: Sequence[str], with_trained: bool) -> N
     )
 
 
-def _dodge(sizes: Sequence[int], place: int, count: int) -> float:
-    """The factor by which a method's points are moved along the logarithmic axis."""
-    gap = min(np.diff(np.log(sizes)), default=math.log(2))
-    return math.exp(0.2 * gap * (place - (count - 1) / 2) / max(count - 1, 1))
-
-
-def _numbers(rows: Sequence[dict[str, Any]], column: str) -> np.ndarray:
-    """float64[rows]; NaN where the table has no number."""
-    values = [row[column] for row in rows]
-    return np.array([np.nan if value is None else value for value in values], float)
-
-
 def _draw_method(
     axes: Axes,
     rows: Sequence[dict[str, Any]],
@@ -399,20 +357,20 @@ def _draw_method(
     shift: float,
 ) -> None:
     rows = sorted(rows, key=lambda row: row["num_train_levels"])
-    at = _numbers(rows, "num_train_levels") * shift
-    rate = _numbers(rows, f"{outcome}_rate")
+    at = numbers(rows, "num_train_levels") * shift
+    rate = numbers(rows, f"{outcome}_rate")
     look = _look(method, methods)
     axes.plot(at, rate, label=method, zorder=3, clip_on=False, **look)  # a rate may be 0
-    low, high = _numbers(rows, f"{outcome}_low"), _numbers(rows, f"{outcome}_high")
+    low, high = numbers(rows, f"{outcome}_low"), numbers(rows, f"{outcome}_high")
     axes.vlines(at, low, high, color=look["color"], linewidth=1.3, alpha=0.75, zorder=2)
 
 
 def _draw_trained(axes: Axes, rows: Sequence[dict[str, Any]], outcome: str) -> None:
     rows = sorted(rows, key=lambda row: row["num_train_levels"])
-    at = _numbers(rows, "num_train_levels")
+    at = numbers(rows, "num_train_levels")
     axes.plot(
         at,
-        _numbers(rows, f"{outcome}_rate"),
+        numbers(rows, f"{outcome}_rate"),
         color=GREY,
         linewidth=1,
         marker=".",
@@ -420,18 +378,6 @@ def _draw_trained(axes: Axes, rows: Sequence[dict[str, Any]], outcome: str) -> N
         zorder=1,
         clip_on=False,
     )
-
-
-def _finish_rates(axes: Axes, sizes: Sequence[int], title: str) -> None:
-    axes.set_xscale("log")
-    axes.xaxis.set_major_locator(FixedLocator(list(sizes)))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xticklabels([f"{size:,}" for size in sizes])
-    axes.set_xlabel("number of training levels")
-    axes.yaxis.set_major_formatter(PercentFormatter(1))
-    axes.set_title(title, fontsize=12)
-    axes.grid(axis="y", color="#E4E4E4", linewidth=0.8)
-    axes.set_axisbelow(True)
 
 
 def _margins(
@@ -508,12 +454,6 @@ def _where(row: StateRow) -> str:
         f"{row.set} level {row.level_index}, step {row.step}, "
         f"agents trained on {row.num_train_levels} {levels}"
     )
-
-
-def _show(axes: Axes, picture: np.ndarray, title: str) -> None:
-    axes.imshow(picture, interpolation="nearest")
-    axes.set_axis_off()
-    axes.set_title(title, fontsize=11)
 
 
 def _percent(probability: float) -> str:
