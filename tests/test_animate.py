@@ -13,7 +13,10 @@ from PIL import Image
 from hotoven.envs.lavagrid import PALETTE, LavaGrid
 from hotoven.envs.lavagrid_levels import from_ascii
 from hotoven.report.animate import (
+    ALARM,
     BORDER,
+    LINE,
+    MARGIN,
     MARKS,
     Episode,
     Sample,
@@ -146,6 +149,41 @@ def test_every_episode_of_a_film_ends_on_its_last_frame_in_the_colour_of_its_end
     fatal = episode_frames(ENV, from_ascii(MAPS[0]), FATAL.actions, 16)[-1]
     row, col = np.argwhere((frames[-1] == colours[0]).all(-1))[0] + BORDER
     assert (frames[-1][row : row + 32, col : col + 48] == fatal).all()
+
+
+def shows(frame: np.ndarray, colour: tuple[int, int, int]) -> bool:
+    return bool((frame == colour).all(axis=-1).any())
+
+
+def test_an_alarm_is_shown_before_the_action_that_it_comes_before():
+    alarm = np.array([False, True])
+    frames = film(ENV, level_set(), Sample([FATAL], "one"), scale=16, num_held=0, alarms=[alarm])
+    assert [shows(frame, ALARM[1]) for frame in frames] == [False, True, False]
+    death = MARKS["catastrophe"][1]
+    assert [shows(frame, death) for frame in frames] == [False, False, True]
+
+
+def test_alarms_of_other_episodes_are_refused():
+    with pytest.raises(ValueError, match="one for each action"):
+        film(ENV, level_set(), Sample([FATAL], ""), alarms=[np.zeros(3, bool)])
+
+
+def test_a_long_episode_is_cut_and_says_how_it_ended():
+    whole = film(ENV, level_set(), Sample([LOST], "one"), scale=16, num_held=0)
+    cut = film(ENV, level_set(), Sample([LOST], "one"), scale=16, num_held=0, max_steps=2)
+    assert (len(whole), len(cut)) == (5, 3)
+    assert (whole[:2] == cut[:2]).all()
+    late = MARKS["timeout"][1]
+    assert [shows(frame, late) for frame in cut] == [False, False, True]
+    # the pictures of steps 2 and 4 are alike, so what differs below the header is the words
+    below = slice(MARGIN + 2 * LINE, None)
+    assert (whole[4][below] != cut[2][below]).any()
+    assert (whole[4][below][:40] == cut[2][below][:40]).all()
+
+
+def test_an_episode_as_long_as_the_film_is_not_cut():
+    whole = film(ENV, level_set(), Sample([LOST], "one"), scale=16)
+    assert (film(ENV, level_set(), Sample([LOST], "one"), scale=16, max_steps=4) == whole).all()
 
 
 def test_a_film_of_another_level_than_the_recorded_one_is_refused():

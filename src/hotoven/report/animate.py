@@ -32,11 +32,17 @@ MARKS: Final[dict[str, tuple[str, Colour]]] = {
     "catastrophe": ("catastrophe", (213, 94, 0)),
     "timeout": ("time-out", (0, 114, 178)),
 }
+ALARM: Final[tuple[str, Colour]] = ("alarm", (230, 159, 0))  # while there is one
 METHODS: Final = {
     "single": "one agent",
     "mean": "ensemble mean",
     "vote": "majority vote",
     "mc_dropout": "MC dropout",
+    "random_step": "random member each step",
+    "random_hold": "random member, held",
+    "random_episode": "random member each episode",
+    "mean_logits": "mean of logits",
+    "mean_hysteresis": "mean with hysteresis",
 }
 INK: Final = (30, 30, 34)
 PALE: Final = (212, 212, 212)  # the border while an episode runs
@@ -195,6 +201,8 @@ def film(
     columns: int = 4,
     scale: int = 24,
     num_held: int = 8,
+    alarms: Sequence[np.ndarray] | None = None,
+    max_steps: int | None = None,
 ) -> np.ndarray:
     """uint8[F, height, width, 3]: the sample's episodes side by side, one step a frame.
 
@@ -202,14 +210,25 @@ def film(
     last frame is repeated `num_held` times. The header names the method, the number of training
     levels and the step; the sample's caption stands at the foot.
 
+    Args:
+      alarms: bool[T] for each episode: before which actions there is an alarm. It is shown as an
+        ending is.
+      max_steps: what comes after so many steps is left out; the word below then says how the
+        episode ended, and when.
+
     Raises:
       ValueError: the sample mixes methods or sets, a level is not the one recorded, or an episode
-        ends otherwise than recorded: the table, the levels and the rules do not belong together.
+        ends otherwise than recorded: the table, the levels and the rules do not belong together;
+        or alarms are not of the sample's episodes.
     """
+    if alarms is None:
+        alarms = [np.zeros(len(one.actions), bool) for one in sample.episodes]
+    if [len(alarm) for alarm in alarms] != [len(one.actions) for one in sample.episodes]:
+        raise ValueError("alarms must be of the sample's episodes, one for each action")
     kinds = {(one.method, one.num_train_levels, one.set) for one in sample.episodes}
     if len(kinds) != 1:
         raise ValueError(f"a film needs episodes of one method, size and set, got {sorted(kinds)}")
-    movies = [_checked_frames(env, level_set, one, scale) for one in sample.episodes]
+    movies = [_checked_frames(env, level_set, one, scale, max_steps) for one in sample.episodes]
     page = _Page.fitting(movies[0].shape[1:3], len(movies), columns, sample.caption)
     background = _background(page, _header(sample.episodes[0]))
     num_steps = max(len(movie) for movie in movies) - 1
@@ -217,10 +236,10 @@ def film(
     for step in range(num_steps + 1):
         image = background.copy()
         _write_step(image, page, step)
-        for place, (movie, episode) in enumerate(zip(movies, sample.episodes, strict=True)):
-            ended = step >= len(movie) - 1
-            picture = movie[min(step, len(movie) - 1)]
-            _lay(image, page, place, picture, episode.outcome if ended else None)
+        shown = zip(movies, sample.episodes, alarms, strict=True)
+        for place, (movie, episode, alarm) in enumerate(shown):
+            last = len(movie) - 1
+            _lay(image, page, place, movie[min(step, last)], *_mark(episode, alarm, step, last))
         frames.append(np.asarray(image))
     return np.stack(frames + [frames[-1]] * num_held)
 
@@ -294,8 +313,10 @@ def _draw(env: Env, scale: int, state: PyTree) -> np.ndarray:
     return np.asarray(_render(env, scale, state))
 
 
-def _checked_frames(env: Env, level_set: LevelSet, episode: Episode, scale: int) -> np.ndarray:
-    """The frames of an episode that is proved to be the recorded one."""
+def _checked_frames(
+    env: Env, level_set: LevelSet, episode: Episode, scale: int, max_steps: int | None = None
+) -> np.ndarray:
+    """The first frames of an episode that is proved to be the recorded one."""
     level = level_of(level_set, episode.level_index, episode.level_id)
     played = list(play(env, level, episode.actions))
     outcome = OUTCOMES[int(played[-1][1].outcome)]
@@ -304,7 +325,17 @@ def _checked_frames(env: Env, level_set: LevelSet, episode: Episode, scale: int)
             f"{episode.method} on level {episode.level_id} is recorded as {episode.outcome}, "
             f"played again it ends as {outcome}: the recording is of other rules or levels"
         )
-    return np.stack([_draw(env, scale, state) for state, _ in played])
+    num_frames = len(played) if max_steps is None else max_steps + 1
+    return np.stack([_draw(env, scale, state) for state, _ in played[:num_frames]])
+
+
+def _mark(episode: Episode, alarm: np.ndarray, step: int, last: int) -> tuple[str, Colour]:
+    """The word under a picture and the colour of its border; `last` is the last step shown."""
+    if step < last:
+        return ALARM if alarm[step] else ("", PALE)
+    word, colour = MARKS[episode.outcome]
+    num_steps = len(episode.actions)
+    return (f"{word}, step {num_steps}" if last < num_steps else word), colour
 
 
 def _header(episode: Episode) -> str:
@@ -383,10 +414,9 @@ def _write_step(image: Image.Image, page: _Page, step: int) -> None:
 
 
 def _lay(
-    image: Image.Image, page: _Page, place: int, picture: np.ndarray, outcome: str | None
+    image: Image.Image, page: _Page, place: int, picture: np.ndarray, word: str, colour: Colour
 ) -> None:
-    """Puts one episode's picture in its place; `outcome` is None while it runs."""
-    word, colour = MARKS[outcome] if outcome else ("", PALE)
+    """Puts one episode's picture in its place, in a border and above a word of that colour."""
     row, col = page.corner(place)
     height, width = picture.shape[0] + 2 * BORDER, picture.shape[1] + 2 * BORDER
     draw = ImageDraw.Draw(image)
