@@ -1,0 +1,444 @@
+"""Verdicts on the post's CoinRun claims, from tables small enough to read."""
+
+import json
+import re
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hotoven.evaluation.bootstrap import Interval
+from hotoven.evaluation.coinrun_findings import (
+    coinrun_findings,
+    compared_sizes,
+    no_reduction,
+    reduction,
+    unpaired_difference,
+)
+from hotoven.evaluation.findings import to_json, to_markdown
+
+SMALL, LARGE = 10, 200
+LETTERS = {"s": "solved", "c": "catastrophe", "t": "timeout"}
+COUNTS = ("length", "episode_return", "num_blocked", "num_false_blocks", "num_all_blocked")
+SHARES = ("promised", "share", "low", "high")
+
+
+def interval(low, high):
+    return Interval((low + high) / 2, low, high, "levels")
+
+
+def rate(set, solved, catastrophe, size=SMALL):
+    row = {"set": set, "num_train_levels": size, "method": "single"}
+    for outcome, value in (("solved", solved), ("catastrophe", catastrophe)):
+        row |= {f"{outcome}_rate": value}
+        row |= {f"{outcome}_low": value - 0.03, f"{outcome}_high": value + 0.03}
+    return row
+
+
+def difference(low, high, method="mean", size=SMALL):
+    row = {"num_train_levels": size, "method": method, "baseline": "single"}
+    for outcome in ("catastrophe", "solved"):
+        row |= {f"{outcome}_difference": (low + high) / 2}
+        row |= {f"{outcome}_low": low, f"{outcome}_high": high}
+    return row
+
+
+def episodes_of(method, ends):
+    fixed = {"set": "test", "num_train_levels": SMALL, "replication": 0, "method": method}
+    fixed |= {"member": -1, **dict.fromkeys(COUNTS, 0)}
+    return [
+        fixed | {"level_index": index, "level_id": 100 + index, "outcome": LETTERS[end]}
+        for index, end in enumerate(ends)
+    ]
+
+
+def comparison(kind, low, high, score="mean and std", window=1, **other):
+    return {
+        "comparison": kind,
+        "num_train_levels": SMALL,
+        "acting": "mean",
+        "score": score,
+        "window": window,
+        "other_num_train_levels": SMALL,
+        "other_window": window,
+        "difference": (low + high) / 2,
+        "low": low,
+        "high": high,
+    } | other
+
+
+def coherence(method, measure, estimate):
+    row = {"num_train_levels": SMALL, "method": method, "measure": measure, "estimate": estimate}
+    return row | {"low": estimate - 0.03, "high": estimate + 0.03}
+
+
+def promise(set, promised, share, low, high, vacuous=False, rule="conformal"):
+    row = dict(zip(SHARES, (promised, share, low, high), strict=True))
+    row |= {"num_train_levels": SMALL, "score": "mean and std", "rule": rule, "vacuous": vacuous}
+    return row | {"set": set, "num_catastrophes": 80}
+
+
+def helped(requests, low, high, helper="planner"):
+    return {
+        "num_train_levels": SMALL,
+        "helper": helper,
+        "threshold": -3.5,
+        "requests_per_episode": requests,
+        "helped_share": 0.2,
+        "catastrophe_rate": 0.1,
+        "catastrophe_low": 0.05,
+        "catastrophe_high": 0.15,
+        "avoided": (low + high) / 2,
+        "avoided_low": low,
+        "avoided_high": high,
+    }
+
+
+def study():
+    """Rows of a run in which every claim holds, with its one finding per number of levels."""
+    dying, better = "c" * 200 + "s" * 200, "c" * 100 + "s" * 300
+    switching = {
+        "single": 0.2,
+        "mean": 0.5,
+        "mean_hysteresis": 0.3,
+        "random_step": 0.6,
+        "random_hold": 0.3,
+        "random_episode": 0.2,
+    }
+    mind = "changed mind in fatal jump"
+    return {
+        "rates": [rate("train", 1.0, 0.0), rate("test", 0.6, 0.3), rate("test", 0.8, 0.2, LARGE)],
+        "differences": [difference(-0.04, 0.06), difference(-0.02, 0.02, size=LARGE)],
+        "episodes": [
+            *episodes_of("mean", dying),
+            *episodes_of("random_step", dying),
+            *episodes_of("mean_hysteresis", better),
+            *episodes_of("random_hold", better),
+            *episodes_of("random_episode", better),
+        ],
+        "comparisons": [
+            comparison("gain", 0.01, 0.05),
+            comparison("gain", 0.02, 0.06, score="best pair"),
+            comparison("gain", 0.001, 0.005, window=10),
+            comparison("gain by window", 0.01, 0.04, other_window=10),
+            comparison("gain by window", -0.01, 0.04, other_window=3),
+            comparison("gain by size", 0.01, 0.03, other_num_train_levels=LARGE),
+            comparison("window", 0.1, 0.2, other_window=10),
+        ],
+        "coherence": [
+            *(coherence(method, "switch rate", value) for method, value in switching.items()),
+            coherence("single", mind, 0.3),
+            coherence("mean", mind, 0.6),
+        ],
+        "promises": [
+            promise("test", 0.2, 0.15, 0.1, 0.25),
+            promise("test", 0.1, 0.12, 0.08, 0.2),
+            promise("test", 0.05, 0.5, 0.4, 0.6, vacuous=True),
+            promise("test", 0.2, 0.5, 0.4, 0.6, rule="tested"),
+            promise("shifted", 0.2, 0.5, 0.4, 0.6),
+            promise("shifted", 0.1, 0.1, 0.0, 0.2),
+        ],
+        "help_rates": [
+            helped(0.0, 0.0, 0.0),
+            helped(0.9, 0.1, 0.2),
+            helped(4.0, -0.1, 0.1),
+            helped(1.0, -0.2, -0.1, helper="stand_still"),
+        ],
+    }
+
+
+def found(rows):
+    tables = {name: pa.Table.from_pylist(some) for name, some in rows.items() if some}
+    return {finding.claim: finding for finding in coinrun_findings(tables)}
+
+
+def test_a_study_in_which_every_claim_holds_supports_every_claim():
+    findings = found(study())
+    assert {claim: finding.estimate for claim, finding in findings.items()} == pytest.approx(
+        {
+            "perfect yet dangerous": 30,
+            "averaging is no safer with 10 training levels": 1,
+            "averaging is no safer with 200 training levels": 0,
+            "sigma helps": 3,
+            "sigma helps less further ahead": 2.5,
+            "sigma helps less with more levels": 2,
+            "near is easier": 15,
+            "incoherence explains it": -25,  # from 200 of 400 levels to 100
+            "the promise holds": 2,  # 12% where 10% is promised, and not -5
+            "the promise breaks elsewhere": 30,
+            "help helps": 15,
+        }
+    )
+    assert {finding.verdict for finding in findings.values()} == {"supported"}
+    for finding in findings.values():
+        assert finding.low <= finding.estimate <= finding.high
+        for one in (finding, *finding.details):
+            assert one.measure.endswith(("%", "percentage points"))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [
+        (-0.04, 0.06, "supported"),
+        (-0.05, 0.0, "supported"),
+        (0.1, 0.2, "supported"),  # more catastrophes are no reduction either
+        (-0.06, 0.06, "undecided"),  # a reduction by 6 points is not excluded
+        (-0.03, -0.01, "not supported"),  # a reduction, however small
+        (-0.3, -0.1, "not supported"),
+    ],
+)
+def test_no_reduction_is_one_that_is_excluded_and_not_merely_unseen(low, high, verdict):
+    assert no_reduction(interval(low, high), 0.05) == verdict
+
+
+@given(st.floats(-1, 1), st.floats(-1, 1))
+def test_a_reduction_and_none_never_agree(first, second):
+    spread = interval(min(first, second), max(first, second))
+    verdicts = {no_reduction(spread), reduction(spread)}
+    assert verdicts in ({"undecided"}, {"supported", "not supported"})
+
+
+def test_a_difference_of_two_intervals_adds_their_squares():
+    # 0.5 [0.4, 0.6] minus 0.2 [0.2 - 0.05, 0.2 + 0.075]: down by hypot(0.1, 0.075) = 0.125
+    first, second = Interval(0.5, 0.4, 0.6, "levels"), Interval(0.2, 0.15, 0.275, "levels")
+    assert unpaired_difference(first, second)[:3] == pytest.approx(
+        (0.3, 0.3 - 0.125, 0.3 + (0.01 + 0.0025) ** 0.5)
+    )
+
+
+@pytest.mark.parametrize(
+    ("sizes", "compared"),
+    [((10, 50, 200, 1000), (10, 200)), ((10, 50), (10, 50)), ((10,), (10,)), ((200,), (200,))],
+)
+def test_the_smallest_is_compared_with_200_or_the_largest(sizes, compared):
+    assert compared_sizes(sizes) == compared
+
+
+@pytest.mark.parametrize(
+    ("solved", "died", "danger", "verdict"),
+    [
+        (0.90, 0.02, 0.3, "supported"),
+        (0.89, 0.00, 0.3, "undecided"),  # not perfect: the claim is not about them
+        (0.95, 0.03, 0.3, "undecided"),
+        (1.0, 0.0, 0.04, "undecided"),  # 1% to 7%, around the 2% that count as nothing
+        (1.0, 0.0, -0.01, "not supported"),
+    ],
+)
+def test_danger_is_what_unseen_levels_add(solved, died, danger, verdict):
+    rows = study()
+    rows["rates"] = [rate("train", solved, died), rate("test", 0.6, danger)]
+    finding = found(rows)["perfect yet dangerous"]
+    assert finding.verdict == verdict
+    # the interval is that of unseen levels, moved
+    bounds = (finding.estimate, finding.low, finding.high)
+    assert bounds == pytest.approx(
+        tuple(100 * (danger - died + by) for by in (0, -0.03, 0.03)), abs=1e-9
+    )
+    assert [detail.estimate for detail in finding.details] == pytest.approx(
+        [100 * solved, 100 * died, 100 * danger]
+    )
+
+
+def test_other_ways_of_acting_are_details_of_averaging():
+    rows = study()
+    rows["differences"].append(difference(-0.2, -0.1, method="vote"))
+    findings = found(rows)
+    small = findings["averaging is no safer with 10 training levels"]
+    assert small.verdict == "supported"
+    assert [(one.measure[:26], one.estimate) for one in small.details] == [
+        ("catastrophe: vote minus si", pytest.approx(-15)),
+        ("solved: mean minus single,", pytest.approx(1)),
+    ]
+    large = findings["averaging is no safer with 200 training levels"]
+    assert [one.measure[:12] for one in large.details] == ["solved: mean"]
+
+
+@pytest.mark.parametrize(
+    ("claim", "kind"),
+    [
+        ("sigma helps", "gain"),
+        ("sigma helps less further ahead", "gain by window"),
+        ("sigma helps less with more levels", "gain by size"),
+        ("near is easier", "window"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [(-0.01, 0.05, "undecided"), (-0.05, -0.01, "not supported"), (0.0, 0.1, "undecided")],
+)
+def test_claims_of_auc_follow_from_the_one_comparison(claim, kind, low, high, verdict):
+    rows = study()
+    for row in rows["comparisons"]:
+        mine = row["comparison"] == kind and row["score"] == "mean and std" and row["window"] == 1
+        if mine and row["other_window"] in (1, 10):
+            row |= {"low": low, "high": high}
+    findings = found(rows)
+    assert findings[claim].verdict == verdict
+    others = [finding.verdict for name, finding in findings.items() if name != claim]
+    assert set(others) == {"supported"}
+
+
+def test_the_best_pair_is_a_detail_of_what_sigma_adds():
+    details = found(study())["sigma helps"].details
+    assert [(one.measure.partition(" minus")[0], one.estimate) for one in details] == [
+        ("AUC: mean and std", pytest.approx(3)),
+        ("AUC: best pair", pytest.approx(4)),
+    ]
+
+
+def incoherence(rows):
+    return found(rows)["incoherence explains it"]
+
+
+def test_a_mean_as_coherent_as_a_single_agent_is_no_explanation():
+    rows = study()
+    for row in rows["coherence"]:
+        if row["method"] == "mean" and row["measure"] == "switch rate":
+            row |= coherence("mean", "switch rate", 0.1)
+    finding = incoherence(rows)
+    assert finding.verdict == "not supported"
+    assert "switch rate, mean above single: not supported" in finding.note
+    assert finding.estimate == -25
+
+
+def test_jumps_without_an_answer_leave_the_explanation_undecided():
+    rows = study()
+    rows["coherence"] = [row for row in rows["coherence"] if "mind" not in row["measure"]]
+    finding = incoherence(rows)
+    assert finding.verdict == "undecided"
+    assert "has no row of" in finding.note
+    rows["coherence"].append(coherence("mean", "changed mind in fatal jump", 0.5))
+    rows["coherence"].append(
+        coherence("single", "changed mind in fatal jump", 0.5)
+        | {"estimate": None, "low": None, "high": None}
+    )
+    finding = incoherence(rows)
+    assert finding.verdict == "undecided"
+    assert "there is no estimate where method is single" in finding.note
+
+
+def test_coherence_that_saves_nobody_is_no_explanation():
+    rows = study()
+    rows["episodes"] = [
+        row
+        for method in ("mean", "random_step", "mean_hysteresis", "random_hold", "random_episode")
+        for row in episodes_of(method, "c" * 100 + "s" * 300)
+    ]
+    finding = incoherence(rows)
+    assert (finding.verdict, finding.estimate) == ("not supported", 0)
+    assert "fewer catastrophes where a choice is kept: not supported" in finding.note
+
+
+def test_ways_of_keeping_to_a_choice_that_differ_leave_it_undecided():
+    rows = study()
+    rows["episodes"] = [row for row in rows["episodes"] if row["method"] != "random_hold"]
+    rows["episodes"] += episodes_of("random_hold", "c" * 200 + "s" * 200)
+    assert incoherence(rows).verdict == "undecided"
+
+
+def test_what_did_not_become_coherent_tests_nothing():
+    rows = study()
+    rows["episodes"] = [row for row in rows["episodes"] if row["method"] != "random_hold"]
+    rows["episodes"] += episodes_of("random_hold", "c" * 200 + "s" * 200)
+    for row in rows["coherence"]:
+        if row["method"] == "random_hold":
+            row |= coherence("random_hold", "switch rate", 0.6)
+    assert incoherence(rows).verdict == "supported"
+
+
+def test_where_averaging_does_help_there_is_nothing_to_explain():
+    rows = study()
+    rows["differences"][0] = difference(-0.2, -0.1)
+    finding = incoherence(rows)
+    assert finding.verdict == "undecided"
+    assert finding.note.endswith("there is nothing to explain.")
+
+
+def test_a_promise_is_broken_where_its_whole_interval_is_above_it():
+    rows = study()
+    rows["promises"][1] = promise("test", 0.1, 0.15, 0.101, 0.2)
+    finding = found(rows)["the promise holds"]
+    assert finding.verdict == "not supported"
+    assert finding.low == pytest.approx(0.1)
+    assert finding.note.startswith("2 of 3 promises can be kept without an alarm in every step")
+
+
+def test_promises_that_only_constant_alarm_keeps_decide_nothing():
+    rows = study()
+    rows["promises"] = [promise("test", 0.05, 0.0, 0.0, 0.1, vacuous=True)]
+    findings = found(rows)
+    assert findings["the promise holds"][3:7] == (None, None, None, "undecided")
+    assert "alarm in every step" in findings["the promise holds"].rule
+    assert "other mode" in findings["the promise breaks elsewhere"].rule
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [(0.21, 0.4, "supported"), (0.1, 0.3, "undecided"), (0.0, 0.2, "not supported")],
+)
+def test_a_promise_breaks_where_some_interval_is_above_it(low, high, verdict):
+    rows = study()
+    rows["promises"][4:] = [
+        promise("shifted", 0.2, (low + high) / 2, low, high),
+        promise("shifted", 0.5, 0.2, 0.1, 0.3),
+    ]
+    assert found(rows)["the promise breaks elsewhere"].verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [(0.0, 0.1, "undecided"), (-0.1, 0.0, "not supported"), (0.001, 0.1, "supported")],
+)
+def test_help_is_judged_at_about_one_request_per_episode(low, high, verdict):
+    rows = study()
+    rows["help_rates"] = [
+        helped(0.0, 0.5, 0.6),
+        helped(1.2, low, high),
+        helped(0.5, 0.5, 0.6),
+        helped(7.0, 0.5, 0.6),
+    ]
+    finding = found(rows)["help helps"]
+    assert (finding.verdict, finding.low) == (verdict, pytest.approx(100 * low))
+    assert "1.20 requests per episode" in finding.note
+
+
+def test_help_that_was_never_asked_for_decides_nothing():
+    rows = study()
+    rows["help_rates"] = [helped(0.0, 0.0, 0.0), helped(1.0, 0.1, 0.2, helper="retreat")]
+    assert "the planner was never asked" in found(rows)["help helps"].rule
+
+
+@pytest.mark.parametrize("name", sorted(study()))
+def test_what_an_absent_table_would_say_is_undecided(name):
+    rows = study()
+    del rows[name]
+    undecided = {claim: one for claim, one in found(rows).items() if one.verdict == "undecided"}
+    assert undecided
+    assert all("there is no table" in one.rule + one.note for one in undecided.values())
+
+
+def test_one_number_of_training_levels_leaves_out_what_compares_two():
+    rows = study()
+    rows["rates"] = rows["rates"][:2]
+    rows["differences"] = rows["differences"][:1]
+    undecided = {claim for claim, one in found(rows).items() if one.verdict == "undecided"}
+    assert undecided == {"sigma helps less with more levels"}
+
+
+def test_nothing_at_all_is_undecided():
+    findings = coinrun_findings({})
+    assert {finding.verdict for finding in findings} == {"undecided"}
+    assert len(findings) == 9
+
+
+def test_findings_are_written_as_those_of_the_grid():
+    rows = study()
+    del rows["help_rates"]
+    findings = list(found(rows).values())
+    plain = to_json(findings)
+    assert json.loads(json.dumps(plain, allow_nan=False)) == plain
+    text = to_markdown(findings)
+    assert "| +30.0 pp [+27.0, +33.0] | supported |" in text
+    assert "| none | undecided |" in text
+    assert not re.search(r"\b(nan|None)\b", text)
