@@ -102,7 +102,7 @@ def all_sizes(tables: Tables) -> list[int]:
     Raises:
       Missing: the table of rates has no row.
     """
-    sizes = sorted({row["num_train_levels"] for row in _rows(tables, "rates")})
+    sizes = sorted({row["num_train_levels"] for row in rows_of(tables, "rates")})
     if not sizes:
         raise Missing("there are no rates")
     return sizes
@@ -257,7 +257,7 @@ def _judge_averaging(tables: Tables, size: int) -> Judged:
     )
     others = [
         other
-        for other in _rows(tables, "differences", num_train_levels=size, baseline="single")
+        for other in rows_of(tables, "differences", num_train_levels=size, baseline="single")
         if other["method"] != "mean"
     ]
     details = [
@@ -446,7 +446,7 @@ def _judge_promise_breaks(tables: Tables) -> Judged:
 
 def _excesses(tables: Tables, set: str) -> tuple[list[Interval], tuple[Detail, ...], str]:
     """Measured minus promised for each promise, and what was measured; and what it rests on."""
-    rows = _rows(tables, "promises", set=set, rule="conformal", score=SCORE)
+    rows = rows_of(tables, "promises", set=set, rule="conformal", score=SCORE)
     if not rows:
         raise Missing(f"no catastrophe on {_SET_WORDS[set]} had a conformal threshold")
     kept = [row for row in rows if not row["vacuous"]]
@@ -475,7 +475,7 @@ def _excesses(tables: Tables, set: str) -> tuple[list[Interval], tuple[Detail, .
 
 def _judge_help(tables: Tables) -> Judged:
     size = all_sizes(tables)[0]
-    rows = _rows(tables, "help_rates", num_train_levels=size)
+    rows = rows_of(tables, "help_rates", num_train_levels=size)
     asked = [row for row in rows if row["requests_per_episode"] > 0]
     by_helper = {
         helper: min(
@@ -523,11 +523,11 @@ def _auc_details(tables: Tables, measure: str, **where: Any) -> tuple[Detail, ..
         _detail(
             row["num_train_levels"], f"{measure.format(**row)}, percentage points", _compared(row)
         )
-        for row in _rows(tables, "comparisons", **where)
+        for row in rows_of(tables, "comparisons", **where)
     )
 
 
-def _rows(tables: Tables, name: str, **where: Any) -> list[dict[str, Any]]:
+def rows_of(tables: Tables, name: str, **where: Any) -> list[dict[str, Any]]:
     """The rows of a table whose columns have these values."""
     if name not in tables:
         raise Missing(f"there is no table of {name}")
@@ -538,7 +538,7 @@ def _rows(tables: Tables, name: str, **where: Any) -> list[dict[str, Any]]:
 
 
 def _row(tables: Tables, name: str, **where: Any) -> dict[str, Any]:
-    rows = _rows(tables, name, **where)
+    rows = rows_of(tables, name, **where)
     if not rows:
         words = ", ".join(f"{column} {value}" for column, value in where.items())
         raise Missing(f"the table of {name} has no row of {words}")

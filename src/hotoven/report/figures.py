@@ -34,6 +34,7 @@ from hotoven.report.style import (
     VERMILLION,
     Written,
     dodge,
+    draw_rates,
     empty,
     finish_rates,
     numbers,
@@ -102,12 +103,12 @@ def generalization_figure(rates: pa.Table) -> Figure:
             for place, method in enumerate(methods):
                 of_method = [row for row in tested if row["method"] == method]
                 shift = dodge(sizes, place, len(methods))
-                _draw_method(axes, of_method, outcome, method, methods, shift)
+                draw_rates(axes, of_method, outcome, method, _look(method, methods), shift)
             finish_rates(axes, sizes, title)
         panels[1].set_ylim(0, 1.03)
         panels[0].set_ylim(0, panels[0].get_ylim()[1])
         _add_legend(figure, methods, bool(trained))
-        figure.suptitle(_basis(tested), fontsize=10, color="#555555")
+        figure.suptitle(basis(tested), fontsize=10, color="#555555")
     return figure
 
 
@@ -282,7 +283,7 @@ def write_figures(
     return Written(write_all(folder, figures, ("ensemble", "blocker")), notes)
 
 
-def _basis(rows: Sequence[dict[str, Any]]) -> str:
+def basis(rows: Sequence[dict[str, Any]]) -> str:
     """What the points and bars rest on, e.g. "1,000 test levels, 5 replications; ..."."""
     levels = sorted({row["num_levels"] for row in rows})
     replications = sorted({row["num_replications"] for row in rows})
@@ -346,23 +347,6 @@ def _add_legend(figure: Figure, methods: Sequence[str], with_trained: bool) -> N
         handlelength=3.2,
         columnspacing=1.6,
     )
-
-
-def _draw_method(
-    axes: Axes,
-    rows: Sequence[dict[str, Any]],
-    outcome: str,
-    method: str,
-    methods: Sequence[str],
-    shift: float,
-) -> None:
-    rows = sorted(rows, key=lambda row: row["num_train_levels"])
-    at = numbers(rows, "num_train_levels") * shift
-    rate = numbers(rows, f"{outcome}_rate")
-    look = _look(method, methods)
-    axes.plot(at, rate, label=method, zorder=3, clip_on=False, **look)  # a rate may be 0
-    low, high = numbers(rows, f"{outcome}_low"), numbers(rows, f"{outcome}_high")
-    axes.vlines(at, low, high, color=look["color"], linewidth=1.3, alpha=0.75, zorder=2)
 
 
 def _draw_trained(axes: Axes, rows: Sequence[dict[str, Any]], outcome: str) -> None:

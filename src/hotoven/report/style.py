@@ -103,6 +103,28 @@ def finish_rates(axes: Axes, sizes: Sequence[int], title: str) -> None:
     lines_behind(axes)
 
 
+def draw_rates(
+    axes: Axes,
+    rows: Sequence[Mapping[str, Any]],
+    outcome: str,
+    method: str,
+    look: Mapping[str, Any],
+    shift: float,
+) -> None:
+    """One method's rates with their intervals over numbers of training levels, moved by `shift`."""
+    rows = sorted(rows, key=lambda row: row["num_train_levels"])
+    at = numbers(rows, "num_train_levels") * shift
+    rate = numbers(rows, f"{outcome}_rate")
+    axes.plot(at, rate, label=method, zorder=3, clip_on=False, **look)  # a rate may be 0
+    low, high = numbers(rows, f"{outcome}_low"), numbers(rows, f"{outcome}_high")
+    axes.vlines(at, low, high, color=look["color"], linewidth=1.3, alpha=0.75, zorder=2)
+
+
+def say(axes: Axes, words: str) -> None:
+    """Words in place of what there is nothing of."""
+    axes.text(0.5, 0.5, words, transform=axes.transAxes, ha="center", va="center", color="#555555")
+
+
 def lines_behind(axes: Axes, axis: Any = "y") -> None:
     """Pale lines to read numbers by, behind what is drawn."""
     axes.grid(axis=axis, color=PALE, linewidth=0.8)
