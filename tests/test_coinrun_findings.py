@@ -327,7 +327,12 @@ def test_coherence_that_saves_nobody_is_no_explanation():
     ]
     finding = incoherence(rows)
     assert (finding.verdict, finding.estimate) == ("not supported", 0)
-    assert "fewer catastrophes where a choice is kept: not supported" in finding.note
+    tested = "mean_hysteresis, random_hold, random_episode"
+    said = f"fewer catastrophes where a choice is kept ({tested}): not supported."
+    assert finding.note == (
+        "Parts: switch rate, mean above single: supported; changed mind in fatal jump, mean above "
+        f"single: supported; {said}"
+    )
 
 
 def test_ways_of_keeping_to_a_choice_that_differ_leave_it_undecided():
@@ -344,7 +349,9 @@ def test_what_did_not_become_coherent_tests_nothing():
     for row in rows["coherence"]:
         if row["method"] == "random_hold":
             row |= coherence("random_hold", "switch rate", 0.6)
-    assert incoherence(rows).verdict == "supported"
+    finding = incoherence(rows)
+    assert finding.verdict == "supported"
+    assert "(mean_hysteresis, random_episode): supported" in finding.note
 
 
 def test_where_averaging_does_help_there_is_nothing_to_explain():

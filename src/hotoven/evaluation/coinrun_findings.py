@@ -340,9 +340,10 @@ def _judge_incoherence(tables: Tables) -> Judged:
             said = f"{measure}, mean above single"
             details.append(_detail(size, f"{measure}: mean minus single, percentage points", more))
         parts.append((said, less_coherent))
-    kept, more_details = _judge_held(tables, size)
+    kept, tested, more_details = _judge_held(tables, size)
     details += more_details
-    parts.append(("fewer catastrophes where a choice is kept", kept))
+    which = ", ".join(tested) or "nothing that keeps to a choice switches less"
+    parts.append((f"fewer catastrophes where a choice is kept ({which})", kept))
     verdict = _together([verdict for _, verdict in parts])
     note = "; ".join(f"{said}: {verdict}" for said, verdict in parts)
     note = f"Parts: {note}."
@@ -362,9 +363,12 @@ def _judge_incoherence(tables: Tables) -> Judged:
     return Judged(headline, verdict, rule, tuple(details), note)
 
 
-def _judge_held(tables: Tables, size: int) -> tuple[Verdict, list[Detail]]:
-    """Whether keeping to a choice reduces catastrophes, over the ways that make it coherent."""
-    details, verdicts = [], []
+def _judge_held(tables: Tables, size: int) -> tuple[Verdict, list[str], list[Detail]]:
+    """Whether keeping to a choice reduces catastrophes, and which ways of acting say so.
+
+    They are those that keep to a choice and switch less than their counterpart.
+    """
+    details, verdicts, tested = [], [], []
     for held, unheld in HELD.items():
         try:
             fewer = _held_minus_unheld(tables, size, held)
@@ -376,7 +380,8 @@ def _judge_held(tables: Tables, size: int) -> tuple[Verdict, list[Detail]]:
         details.append(_detail(size, f"{SWITCHES}: {name}", switches))
         if below(switches, 0.0) == "supported":  # else it is no test of coherence
             verdicts.append(reduction(fewer))
-    return (verdicts[0] if len(set(verdicts)) == 1 else "undecided"), details
+            tested.append(held)
+    return (verdicts[0] if len(set(verdicts)) == 1 else "undecided"), tested, details
 
 
 def _together(verdicts: Sequence[Verdict]) -> Verdict:

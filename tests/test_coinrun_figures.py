@@ -1,0 +1,295 @@
+"""CoinRun's figures: what is drawn is what the tables hold, and what is absent is said."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+from coinrun_tables import ACTING, ENV, all_tables, level_set
+from hotoven.evaluation.coinrun_findings import Missing
+from hotoven.report import coinrun_figures
+from hotoven.report.coinrun_figures import (
+    FIGURES,
+    TIMELINE,
+    alarms_figure,
+    auc_figure,
+    cause_shares,
+    causes_figure,
+    coherence_figure,
+    outcomes_figure,
+    promises_figure,
+    risk_coverage_figure,
+    roc_figure,
+    write_figures,
+)
+from hotoven.report.style import figure_bytes
+
+
+@pytest.fixture(scope="module")
+def levels():
+    return level_set()
+
+
+@pytest.fixture(scope="module")
+def tables(levels):
+    return all_tables(levels)
+
+
+@pytest.fixture(scope="module")
+def harmless(levels):
+    """Tables of a run in which nothing dies."""
+    return all_tables(levels, dying=False)
+
+
+def row_of(table, **where):
+    for name, value in where.items():
+        table = table.filter(pc.field(name) == value)
+    (row,) = table.to_pylist()
+    return row
+
+
+def words(axes):
+    return [text.get_text() for text in axes.texts]
+
+
+def legend(axes):
+    return [text.get_text() for text in axes.get_legend().get_texts()]
+
+
+def line(axes, label):
+    (found,) = [one for one in axes.lines if one.get_label() == label]
+    return found
+
+
+def test_the_post_s_four_panels_have_its_four_lines_and_their_areas(tables):
+    figure = roc_figure(tables)
+    titles = [axes.get_title().partition("\n")[0] for axes in figure.axes]
+    assert titles == [
+        f"{size} training levels, window of {window}"
+        for size in (10, 200)
+        for window in ("1 step", "10 steps")
+    ]
+    for axes, (size, window) in zip(
+        figure.axes, [(10, 1), (10, 10), (200, 1), (200, 10)], strict=True
+    ):
+        labels = legend(axes)
+        assert [label.partition(":")[0] for label in labels] == [
+            "random member each step | mean",
+            "random member each step | mean and std",
+            "ensemble mean | mean",
+            "ensemble mean | mean and std",
+        ]
+        told = row_of(
+            tables["predictions"],
+            num_train_levels=size,
+            window=window,
+            acting="mean",
+            score="mean and std",
+        )
+        assert labels[3].endswith(
+            f"{told['post_auc']:.3f} \N{PLUS-MINUS SIGN} {told['post_std']:.3f}  "
+            f"[{told['auc_low']:.3f}, {told['auc_high']:.3f}]"
+        )
+        drawn = line(axes, labels[3])
+        points = tables["roc"].filter(
+            (pc.field("num_train_levels") == size)
+            & (pc.field("window") == window)
+            & (pc.field("acting") == "mean")
+            & (pc.field("score") == "mean and std")
+        )
+        np.testing.assert_array_equal(drawn.get_ydata(), points["true_positive_rate"].to_numpy())
+        assert len(axes.collections) == 4  # a band for each line
+
+
+def test_every_score_s_auc_is_drawn_over_windows_and_over_sizes(tables):
+    figure = auc_figure(tables)
+    expected = tables["predictions"].filter(
+        (pc.field("acting") == "mean") & (pc.field("num_train_levels") == 200)
+    )
+    for score in ("head", "disagreement", "oracle"):
+        own = expected.filter(pc.field("score") == score).sort_by("window")
+        drawn = line(figure.axes[1], score).get_ydata()
+        np.testing.assert_array_equal(drawn, own["auc"].to_numpy())
+    at_ten = line(figure.axes[3], "blocker").get_ydata()
+    assert at_ten.tolist() == [
+        row_of(
+            tables["predictions"],
+            acting="mean",
+            score="blocker",
+            window=10,
+            num_train_levels=size,
+        )["auc"]
+        for size in (10, 200)
+    ]
+    (below,) = figure.legends
+    assert len(below.get_texts()) == 11
+
+
+def test_one_number_of_training_levels_still_has_its_figures(tables):
+    one = {name: table.filter(pc.field("num_train_levels") == 10) for name, table in tables.items()}
+    for draw in FIGURES.values():
+        figure_bytes(draw(one), "svg")
+
+
+def test_rates_stand_train_beside_test_and_training_levels_have_no_interval(tables):
+    figure = outcomes_figure(tables)
+    trained, tested = figure.axes[:2]
+    for axes, name in ((trained, "train"), (tested, "test")):
+        for method in ACTING:
+            expected = [
+                row_of(tables["rates"], set=name, method=method, num_train_levels=size)[
+                    "catastrophe_rate"
+                ]
+                for size in (10, 200)
+            ]
+            assert line(axes, method).get_ydata().tolist() == expected
+    ends = [len(np.concatenate(one.get_segments())) for one in trained.collections]
+    assert ends == [0] * 8
+    assert [len(one.get_segments()) for one in tested.collections] == [2] * 8
+    looks = {(one.get_color(), one.get_linestyle(), one.get_marker()) for one in tested.lines}
+    assert len(looks) == 8
+
+
+def few_episodes():
+    ends = ["lava", "lava", "saw", "timeout", "coin", "coin", "coin", "coin"]
+    outcome = {"coin": "solved", "timeout": "timeout"}
+    rows = [
+        {
+            "set": name,
+            "num_train_levels": 10,
+            "method": "mean",
+            "outcome": outcome.get(cause, "catastrophe"),
+            "cause": cause,
+        }
+        for name, causes in (("test", ends), ("train", ["monster"] * 8))
+        for cause in causes
+    ]
+    return pa.Table.from_pylist(rows)
+
+
+def test_causes_are_shares_of_all_unseen_levels():
+    shares = cause_shares(few_episodes())
+    assert [(row["outcome"], row["cause"], row["share"]) for row in shares] == [
+        ("catastrophe", "lava", 0.25),
+        ("catastrophe", "saw", 0.125),
+        ("timeout", "timeout", 0.125),
+        ("solved", "", 0.5),
+    ]
+
+
+def test_bars_of_causes_lie_end_to_end_and_are_named_by_their_sum():
+    rates = pa.table({"num_train_levels": [10]})
+    (axes,) = causes_figure({"episodes": few_episodes(), "rates": rates}).axes
+    assert [(bar.get_x(), bar.get_width()) for bar in axes.patches] == [
+        (0.0, 0.25),  # lava
+        (0.25, 0.125),  # saw
+        (0.375, 0.0),  # monster
+        (0.375, 0.125),  # time-out
+    ]
+    assert words(axes) == ["37.5%"]
+
+
+def test_coherence_stands_beside_what_it_is_to_explain(tables):
+    figure = coherence_figure(tables)
+    titles = [axes.get_title().replace("\n", " ") for axes in figure.axes]
+    assert titles == [
+        "switch rate",
+        "disagreement",
+        "changed mind in fatal jump",
+        "changed direction in fatal jump",
+        "run length",
+        "% catastrophes minus a single agent's, percentage points",
+    ]
+    estimates = [one.get_xdata()[0] for one in figure.axes[0].lines]
+    assert len(estimates) == 16
+    assert (
+        estimates
+        == tables["coherence"].filter(pc.field("measure") == "switch rate")["estimate"].to_pylist()
+    )
+    # the differences have no row of a single agent; one line is the zero
+    assert len(figure.axes[5].lines) == 1 + 14
+
+
+def test_help_is_drawn_over_requests_with_a_dashed_line_without_help(tables):
+    figure = risk_coverage_figure(tables)
+    axes = figure.axes[0]
+    planner = axes.lines[0]
+    own = tables["help_rates"].filter(
+        (pc.field("num_train_levels") == 10) & (pc.field("helper") == "planner")
+    )
+    assert planner.get_xdata().tolist() == own["requests_per_episode"].to_pylist()
+    assert planner.get_ydata().tolist() == own["catastrophe_rate"].to_pylist()
+    assert axes.lines[-1].get_linestyle() == "--"
+    assert axes.lines[-1].get_ydata() == [0.25, 0.25]
+
+
+def test_a_vacuous_promise_is_hollow(tables):
+    figure = promises_figure(tables)
+    rows = [
+        row
+        for row in tables["promises"].to_pylist()
+        if (row["num_train_levels"], row["set"], row["score"]) == (10, "test", "mean and std")
+    ]
+    points = [one for one in figure.axes[0].lines if one.get_marker() in ("o", "s")]
+    hollow = [one.get_markerfacecolor() == "white" for one in points]
+    assert len(points) == 10
+    assert sum(hollow) == sum(row["vacuous"] for row in rows) > 0
+    assert sorted(one.get_ydata()[0] for one in points) == sorted(row["share"] for row in rows)
+
+
+def test_alarms_are_drawn_over_the_share_that_they_announce(tables):
+    lead, per_hundred = (alarms_figure(tables).axes[place] for place in (0, 2))
+    own = tables["alarms"].filter(
+        (pc.field("num_train_levels") == 10) & (pc.field("score") == "blocker")
+    )
+    known = own.filter(pc.is_valid(own["median_lead"]))
+    drawn = line(lead, "blocker")
+    assert drawn.get_xdata().tolist() == known["announced_share"].to_pylist()
+    assert drawn.get_ydata().tolist() == known["median_lead"].to_pylist()
+    assert len(lead.lines) == len(per_hundred.lines) == 11
+
+
+def test_without_a_catastrophe_every_panel_says_so(harmless):
+    nothing = "no catastrophe: there is nothing to predict"
+    for draw in (roc_figure, auc_figure):
+        assert [words(axes) for axes in draw(harmless).axes] == [[nothing]] * 4
+    assert [words(axes) for axes in promises_figure(harmless).axes] == [
+        ["no catastrophe: there is nothing to announce"]
+    ] * 4
+    assert [words(axes) for axes in alarms_figure(harmless).axes] == [
+        ["no catastrophe was announced"]
+    ] * 4
+    assert words(coherence_figure(harmless).axes[2]) == ["none"]
+    assert set(words(causes_figure(harmless).axes[0])) == {"0.0%"}
+
+
+def test_all_figures_are_written_and_the_same_figure_is_the_same_bytes(tmp_path, tables, levels):
+    written = write_figures(tmp_path, tables, levels, ENV)
+    names = [*FIGURES, TIMELINE]
+    assert written.notes == []
+    assert [path.name for path in written.paths] == [
+        f"{name}.{suffix}" for name in names for suffix in ("svg", "png")
+    ]
+    assert sorted(tmp_path.iterdir()) == sorted(written.paths)
+    again = figure_bytes(coherence_figure(tables), "svg")
+    assert (tmp_path / "coherence.svg").read_bytes() == again
+
+
+def test_what_cannot_be_drawn_is_removed_and_noted(tmp_path, harmless, levels, monkeypatch):
+    monkeypatch.setattr(
+        coinrun_figures, "FIGURES", {name: FIGURES[name] for name in ("causes", "risk_coverage")}
+    )
+    for name in ("risk_coverage", TIMELINE):
+        (tmp_path / f"{name}.svg").write_text("of another time")
+    del harmless["help_rates"]
+    written = write_figures(tmp_path, harmless, levels, ENV)
+    assert [path.name for path in written.paths] == ["causes.svg", "causes.png"]
+    assert sorted(tmp_path.iterdir()) == sorted(written.paths)
+    assert written.notes[0] == "no figure risk_coverage: there is no table of help_rates"
+    assert written.notes[1].startswith("no figure timeline: no threshold of mean and std")
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_without_its_tables_a_figure_is_missing(name):
+    with pytest.raises(Missing, match="no table of"):
+        FIGURES[name]({})
