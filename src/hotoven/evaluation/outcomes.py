@@ -21,8 +21,13 @@ SETS: Final = ("train", "test")
 # The order of methods in tables; others follow, by name.
 METHODS: Final = (
     "single",
+    "random_step",
+    "random_hold",
+    "random_episode",
     "mean",
+    "mean_logits",
     "vote",
+    "mean_hysteresis",
     "mc_dropout",
     "single+blocker",
     "mean+blocker",

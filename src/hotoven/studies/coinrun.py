@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from jax.tree_util import Partial
 
 from hotoven import agents, levels
@@ -27,6 +28,7 @@ from hotoven.envs.coinrun.helpers import HELPERS
 from hotoven.envs.coinrun.planner import NOTHING, NUM_MOVES
 from hotoven.evaluation import coherence, findings, head, knowing, outcomes, scores
 from hotoven.evaluation.alarms import peak_thresholds
+from hotoven.evaluation.coinrun_findings import coinrun_findings
 from hotoven.evaluation.help import Helped, discrimination, play_with_help
 from hotoven.evaluation.prediction import labels
 from hotoven.evaluation.rollout import record_all
@@ -34,10 +36,12 @@ from hotoven.learners.danger import DangerConfig, make_danger
 from hotoven.learners.ppo import PPOConfig, make_net, make_ppo, output
 from hotoven.mechanisms.acting import outputs, policies
 from hotoven.progress import stage
+from hotoven.report import coinrun_figures, coinrun_watch
 from hotoven.runs import Run, changes, filled
-from hotoven.storage import read_json, read_table, write_json, write_table
+from hotoven.storage import read_json, read_table, write_bytes, write_json, write_table
 from hotoven.studies.parts import (
     agent_key,
+    check_recorded,
     made_again_without,
     named,
     repeat,
@@ -52,6 +56,11 @@ WATCHED: Final = "mean"  # the way of acting that asks for help
 # Actions from 9 on do what doing nothing does.
 EFFECTIVE: Final = np.where(
     np.arange(CoinRun.num_actions) < NUM_MOVES, np.arange(CoinRun.num_actions), NOTHING
+)
+# What a run holds, in the order in which it is made.
+TABLES: Final = (
+    *("episodes", "steps", "rates", "agent_rates", "differences", "coherence", "help"),
+    *("help_rates", "predictions", "roc", "comparisons", "alarms", "promises"),
 )
 RECORDED: Final = ("test", "calibration", "shifted")  # sets whose steps are kept for it
 
@@ -684,6 +693,7 @@ def merge(study: CoinRunStudy, path: Path) -> None:
             study.promises, study.delta,
         ),
     }  # fmt: skip
+    assert tuple(tables) == TABLES
     for name, table in tables.items():
         write_table(path / f"{name}.parquet", dict(zip(table.column_names, table, strict=True)))
 
@@ -701,4 +711,19 @@ def _read_chosen(part: Path) -> list[dict[str, Any]]:
 
 def report(study: CoinRunStudy, path: Path) -> list[findings.Finding]:
     """Writes findings and figures of the run at `path` from its tables."""
-    return []
+    tables = {name: read_table(path / f"{name}.parquet") for name in TABLES}
+    found = coinrun_findings(tables)
+    write_json(path / "findings.json", findings.to_json(found))
+    write_bytes(path / "findings.md", findings.to_markdown(found).encode())
+    source = path / "levels" / "test.safetensors"
+    test = levels.load(source, study.env)
+    check_recorded(path / "steps.parquet", _of_test(tables["steps"]), source, test)
+    figures = path / "figures"
+    written = coinrun_figures.write_figures(figures, tables, test, study.env)
+    notes = [*written.notes, *coinrun_watch.write_film(figures, tables, test, study.env)]
+    write_bytes(figures / "notes.txt", "".join(f"{note}\n" for note in notes).encode())
+    return found
+
+
+def _of_test(steps: pa.Table) -> pa.Table:
+    return steps.filter(pc.field("set") == "test")

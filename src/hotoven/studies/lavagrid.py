@@ -34,6 +34,7 @@ from hotoven.runs import Run, changes, filled
 from hotoven.storage import read_json, read_table, write_bytes, write_json, write_table
 from hotoven.studies.parts import (
     agent_key,
+    check_recorded,
     made_again_without,
     named,
     repeat,
@@ -264,25 +265,13 @@ def report(study: LavaGridStudy, path: Path) -> list[findings.Finding]:
     )
     source = path / "levels" / "test.safetensors"
     test = levels.load(source, study.env)
-    _check_recorded(path / "steps.parquet", steps, source, test)
+    check_recorded(path / "steps.parquet", steps, source, test)
     written = figures.write_figures(
         path / "figures", rates, steps, test, study.env, study.block_threshold
     )
     notes = [*written.notes, *_write_film(study, path / "figures", steps, test)]
     write_bytes(path / "figures" / "notes.txt", "".join(f"{note}\n" for note in notes).encode())
     return found
-
-
-def _check_recorded(path: Path, steps: pa.Table, source: Path, test: LevelSet) -> None:
-    """Raises ValueError unless the steps were recorded on the levels of the set."""
-    index, ids = (steps[name].to_numpy() for name in ("level_index", "level_id"))
-    there = (index >= 0) & (index < len(test))
-    wrong = np.flatnonzero(~there | (test.ids[np.where(there, index, 0)] != ids))
-    if wrong.size:
-        raise ValueError(
-            f"{path} was not recorded on the levels of {source}: its level {index[wrong[0]]} has "
-            f"id {ids[wrong[0]]}; hotoven evaluate with --force records it again"
-        )
 
 
 def _write_film(study: LavaGridStudy, folder: Path, steps: pa.Table, test: LevelSet) -> list[str]:

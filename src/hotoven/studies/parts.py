@@ -93,6 +93,18 @@ def write_levels(folder: Run, sets: Mapping[str, LevelSet]) -> None:
     )
 
 
+def check_recorded(path: Path, steps: pa.Table, source: Path, test: LevelSet) -> None:
+    """Raises ValueError unless the steps were recorded on the levels of the set."""
+    index, ids = (steps[name].to_numpy() for name in ("level_index", "level_id"))
+    there = (index >= 0) & (index < len(test))
+    wrong = np.flatnonzero(~there | (test.ids[np.where(there, index, 0)] != ids))
+    if wrong.size:
+        raise ValueError(
+            f"{path} was not recorded on the levels of {source}: its level {index[wrong[0]]} has "
+            f"id {ids[wrong[0]]}; hotoven evaluate with --force records it again"
+        )
+
+
 def repeat(values: Mapping[str, Any], count: int) -> dict[str, np.ndarray]:
     """One value per column, `count` times; whole numbers as int32."""
     return {
