@@ -5,7 +5,7 @@ BIN := .venv/bin
 # The peers' interpreter: procgen2 has a wheel for no other CPython than 3.11.
 PYTHON311 ?= $(shell $(PYTHON) -c 'import sys; print(sys.executable if sys.version_info[:2] == (3, 11) else "python3.11")')
 
-.PHONY: setup test test-live reproduce check bench bench-peers
+.PHONY: setup test test-live reproduce reproduce-coinrun check bench bench-peers
 
 setup: .venv/setup.stamp
 
@@ -20,6 +20,9 @@ test-live: .venv/dev.stamp .venv-peers/procgen2/setup.stamp
 
 reproduce: setup
 	$(BIN)/hotoven reproduce lavagrid --preset quick
+
+reproduce-coinrun: setup
+	$(BIN)/hotoven reproduce coinrun --preset quick
 
 check: .venv/dev.stamp
 	$(BIN)/ruff check
