@@ -1,0 +1,151 @@
+"""The CoinRun study: its levels are apart, and its tables tell of the same episodes."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+import pytest
+
+from hotoven.envs.coinrun.env import CoinRun
+from hotoven.mechanisms.acting import ACTING
+from hotoven.storage import read_table
+from hotoven.studies import coinrun
+from hotoven.studies.coinrun import PRESETS, TABLES, CoinRunStudy, make_sets
+from tinystudy import uninterrupted
+
+SMALL = replace(
+    PRESETS["quick"],
+    sizes=(5, 20),
+    num_test_levels=30,
+    num_calibration_levels=20,
+    num_validation_levels=10,
+    num_shifted_levels=10,
+)
+
+
+def contents(level_set: Any) -> set[bytes]:
+    return {digest.tobytes() for digest in level_set.digests}
+
+
+def test_no_level_is_in_two_sets_and_shifted_ones_are_of_the_other_mode():
+    sets = make_sets(SMALL)
+    apart = [sets.train, sets.validation, sets.calibration, sets.test]
+    assert [len(one) for one in apart] == [20, 10, 20, 30]
+    assert len(set.union(*map(contents, apart))) == 80
+    assert {one.family for one in apart} == {"coinrun-easy"}
+    assert sets.shifted.family == "coinrun-hard"
+
+
+def test_unseen_levels_do_not_depend_on_what_is_trained_and_tuned_on():
+    other = replace(SMALL, sizes=(3,), num_validation_levels=4)
+    for name in ("test", "calibration", "shifted"):
+        one, same = (getattr(make_sets(study), name) for study in (SMALL, other))
+        np.testing.assert_array_equal(one.ids, same.ids)
+
+
+def test_test_and_calibration_levels_are_dealt_out_of_one_set():
+    sets = make_sets(SMALL)
+    drawn = np.sort(np.concatenate([sets.test.ids, sets.calibration.ids]))
+    # neither of them is the beginning of what was drawn, which holds the commoner layouts
+    for one in (sets.test, sets.calibration):
+        rank = np.searchsorted(drawn, one.ids)
+        assert rank.min() < 10 and rank.max() > 40
+
+
+def test_tuning_plays_validation_levels_in_place_of_the_test_levels():
+    sets = make_sets(replace(SMALL, tune=True))
+    np.testing.assert_array_equal(sets.test.ids, sets.validation.ids)
+    assert not contents(sets.test) & contents(make_sets(SMALL).test)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"sizes": (10, 5)}, "sizes must be different, growing and at least 1"),
+        ({"windows": (0, 1)}, "windows must be at least 1 each"),
+        ({"alarm_window": 7}, r"alarm_window must be one of windows \[1, 3, 5, 10, 25\], got 7"),
+        ({"num_members": 1}, "num_members must be at least 2, got 1"),
+        ({"promises": (0.0,)}, "promises must be between 0 and 1"),
+        ({"delta": 1.0}, "delta must be between 0 and 1"),
+        ({"margin": -0.1}, "margin must be from 0 to 1"),
+        ({"seed": -1}, "seed must be from 0"),
+    ],
+)
+def test_an_impossible_setting_names_what_is_allowed(settings: dict, message: str):
+    with pytest.raises(ValueError, match=message):
+        replace(CoinRunStudy(), **settings)
+
+
+def test_full_trains_twenty_five_million_steps_on_pixels_of_hard_levels():
+    full = PRESETS["full"]
+    assert full.ppo.num_iterations * full.ppo.num_envs * full.ppo.num_steps >= 25e6
+    assert {10, 50, 200, 1000} <= set(full.sizes)
+    assert (full.env.mode, full.env.obs) == ("hard", "pixels")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return uninterrupted(tmp_path_factory.getbasetemp(), "coinrun")[0]
+
+
+def table(run: Path, name: str, **values: Any) -> dict[str, np.ndarray]:
+    """The columns of a table's rows with those values."""
+    rows = read_table(run / f"{name}.parquet")
+    for column, value in values.items():
+        rows = rows.filter(pc.field(column) == value)
+    return {column: rows[column].to_numpy() for column in rows.column_names}
+
+
+@pytest.mark.slow
+def test_every_unseen_level_is_played_once_in_every_way(run: Path):
+    for size in (4, 8):
+        for method in ACTING:
+            rows = table(run, "episodes", set="test", num_train_levels=size, method=method)
+            members = [0, 1] if method == "single" else [-1]
+            assert sorted(set(rows["member"])) == members
+            for member in members:
+                played = rows["level_index"][rows["member"] == member]
+                assert sorted(played) == list(range(24))
+            assert "running" not in rows["outcome"]
+    trained = table(run, "episodes", set="train", num_train_levels=4, method="mean")
+    assert sorted(trained["level_index"]) == list(range(4))  # repeats are not counted
+
+
+@pytest.mark.slow
+def test_recorded_steps_end_as_the_episodes_did(run: Path):
+    for method in coinrun.PREDICTED:
+        steps = table(run, "steps", set="test", num_train_levels=8, method=method)
+        episodes = table(run, "episodes", set="test", num_train_levels=8, method=method)
+        last = np.flatnonzero(np.diff(steps["level_index"], append=-1))
+        np.testing.assert_array_equal(steps["outcome"][last], episodes["outcome"])
+        np.testing.assert_array_equal(steps["step"][last] + 1, episodes["length"])
+        np.testing.assert_array_equal(steps["level_id"][last], episodes["level_id"])
+
+
+@pytest.mark.slow
+def test_who_never_asks_plays_the_very_episodes_that_were_played_alone(run: Path):
+    alone = table(run, "episodes", set="test", num_train_levels=4, method="mean")
+    helped = table(run, "help", num_train_levels=4, threshold=np.inf)
+    for helper in set(helped["helper"]):
+        own = helped["helper"] == helper
+        for column in ("outcome", "cause", "length", "level_id"):
+            np.testing.assert_array_equal(helped[column][own], alone[column][:6])
+        assert not helped["num_requests"][own].any()
+    always = table(run, "help", num_train_levels=4, threshold=-np.inf)
+    assert (always["num_requests"] > 0).all()
+
+
+@pytest.mark.slow
+def test_a_run_holds_all_its_tables_findings_and_agents(run: Path):
+    for name in TABLES:
+        assert read_table(run / f"{name}.parquet").num_columns
+    for name in ("findings.json", "findings.md", "figures/notes.txt", "chosen.json"):
+        assert (run / name).exists()
+    assert {path.name for path in (run / "agents").iterdir()} == {
+        "levels4.safetensors",
+        "levels8.safetensors",
+    }
+    assert not list((run / "checkpoints").iterdir())
+    assert CoinRun.num_actions == len(coinrun.EFFECTIVE)
