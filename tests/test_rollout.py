@@ -141,7 +141,7 @@ def test_a_record_holds_the_episode_up_to_and_including_the_fatal_step():
     assert int(trace.probes[4, 0]) == int(start.obs.sum())  # before the action
 
 
-def test_a_record_leaves_off_when_all_episodes_have_ended():
+def test_a_record_distinct_off_when_all_episodes_have_ended():
     calls = []
 
     def counted(state: Any, obs: jax.Array) -> jax.Array:
@@ -310,7 +310,7 @@ def test_a_record_does_not_depend_on_slots_nor_devices_nor_on_whether_the_truth_
 def test_recording_other_agents_of_one_kind_does_not_compile_again():
     levels = strips("S...G", "L.S.G")
     net = nets.mlp(STRIP.obs_shape, (4,), 4)
-    before = rollout._record_leaves._cache_size()
+    before = rollout._record_distinct._cache_size()
 
     def probe(params: Any, state: Any, obs: jax.Array) -> jax.Array:
         return net.apply(params, obs)
@@ -320,7 +320,7 @@ def test_recording_other_agents_of_one_kind_does_not_compile_again():
         # one array in both: the probe is of the policy's own network, or of another one's
         trace = record_all(STRIP, Member(own, net), levels, KEY, Partial(probe, own), False, 2)
         np.testing.assert_array_equal(trace.probes, trace.decision.preferences)
-    assert rollout._record_leaves._cache_size() == before + len(jax.devices())
+    assert rollout._record_distinct._cache_size() == before + len(jax.devices())
     other = net.init(jax.random.key(7))
     trace = record_all(STRIP, Member(own, net), levels, KEY, Partial(probe, other), False, 2)
     assert (trace.probes != trace.decision.preferences).any()

@@ -13,6 +13,7 @@ from hotoven.trees import where
 from hotoven.types import CATASTROPHE, RUNNING, Decision, Env, PyTree, TimeStep, Trace
 
 Probe = Callable[[PyTree, jax.Array], PyTree]  # (state, obs) before an action -> what to record
+Form = tuple[Any, tuple[int, ...]]  # of a tree: its structure, and which array is in which place
 
 
 class Episodes(NamedTuple):
@@ -84,7 +85,7 @@ def play(env: Env, policy: Any, levels: PyTree, key: jax.Array, num_slots: int =
     def nothing(slots: _Slot, rows: tuple) -> Episodes:
         return jax.tree.map(lambda leaf: jnp.zeros(num_levels, leaf.dtype), slots.tally)
 
-    keys = _level_keys(key, num_levels)
+    keys = level_keys(key, num_levels)
     return _play_each(env, policy, levels, keys, num_slots, step, keep, nothing)
 
 
@@ -108,7 +109,7 @@ def record(
         step of the environment per action; without it `dangerous` is ().
       num_slots: levels played side by side.
     """
-    keys = _level_keys(key, jax.tree.leaves(levels)[0].shape[0])
+    keys = level_keys(key, jax.tree.leaves(levels)[0].shape[0])
     return _record(env, policy, levels, keys, probe, truth, num_slots)
 
 
@@ -130,39 +131,29 @@ def record_all(
     what both compute from it is computed once.
     """
     num_levels = jax.tree.leaves(levels)[0].shape[0]
-    keys = _level_keys(key, num_levels)
-    if not isinstance(probe, Partial):
-        probe = Partial(probe)  # which would hide the leaves of one that is one already
-    leaves, form = jax.tree.flatten((policy, probe))
-    place = {id(leaf): index for index, leaf in reversed(list(enumerate(leaves)))}
-    shared = tuple(place[id(leaf)] for leaf in leaves)
+    keys = level_keys(key, num_levels)
+    arrays, form = distinct((policy, as_pytree(probe)))
 
     def work(device: jax.Device, part: slice) -> Trace:
-        some = jax.device_put(
-            ([leaves[index] for index in sorted(set(shared))], _part(levels, part), keys[part]),
-            device,
-        )
-        trace = _record_leaves(*some, env, form, shared, truth, num_slots)
-        return jax.device_get(trace)
+        given = jax.device_put((arrays, _part(levels, part), keys[part]), device)
+        return jax.device_get(_record_distinct(*given, env, form, truth, num_slots))
 
     groups = spread(num_levels, devices or jax.devices())
     return join(at_once(work, *zip(*groups, strict=True)))
 
 
-@partial(jax.jit, static_argnames=("env", "form", "shared", "truth", "num_slots"))
-def _record_leaves(
-    leaves: list[jax.Array],
+@partial(jax.jit, static_argnames=("env", "form", "truth", "num_slots"))
+def _record_distinct(
+    arrays: list[jax.Array],
     levels: PyTree,
     keys: jax.Array,
     env: Env,
-    form: Any,
-    shared: tuple[int, ...],
+    form: Form,
     truth: bool,
     num_slots: int,
 ) -> Trace:
-    """`_record` of a policy and a probe in pieces: the leaf that each of their places holds."""
-    given = dict(zip(sorted(set(shared)), leaves, strict=True))
-    policy, probe = jax.tree.unflatten(form, [given[index] for index in shared])
+    """`_record` of a policy and a probe in pieces."""
+    policy, probe = rebuilt(arrays, form)
     return _record(env, policy, levels, keys, probe, truth, num_slots)
 
 
@@ -252,9 +243,28 @@ def _play_each(
     return jax.lax.while_loop(goes_on, body, (slots, jnp.int32(num_slots), kept))[2]
 
 
-def _level_keys(key: jax.Array, num_levels: int) -> jax.Array:
+def level_keys(key: jax.Array, num_levels: int) -> jax.Array:
     """One key per level, which does not depend on how many levels there are."""
     return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(num_levels))
+
+
+def as_pytree(function: Callable[..., Any]) -> Partial:
+    """The function as an argument of compiled ones; the leaves of a Partial stay its leaves."""
+    return function if isinstance(function, Partial) else Partial(function)
+
+
+def distinct(tree: PyTree) -> tuple[list[jax.Array], Form]:
+    """The arrays of a tree, each once however often it is there, and how to put them together."""
+    leaves, treedef = jax.tree.flatten(tree)
+    arrays = {id(leaf): leaf for leaf in leaves}
+    order = {name: index for index, name in enumerate(arrays)}
+    return list(arrays.values()), (treedef, tuple(order[id(leaf)] for leaf in leaves))
+
+
+def rebuilt(arrays: list[jax.Array], form: Form) -> PyTree:
+    """The tree of which `distinct` gave the form."""
+    treedef, places = form
+    return jax.tree.unflatten(treedef, [arrays[place] for place in places])
 
 
 def _no_steps(shown: TimeStep) -> Episodes:
