@@ -11,29 +11,14 @@ import pyarrow as pa
 from hotoven import levels
 from hotoven.envs.coinrun.env import CoinRun
 from hotoven.evaluation import outcomes
+from hotoven.evaluation.coherence import MEASURES
 from hotoven.evaluation.knowing import alarm_rows, predictions, promise_rows
+from hotoven.mechanisms.acting import ACTING
 from hotoven.types import OUTCOMES, RUNNING, LevelSet
 
 ENV = CoinRun(mode="easy", obs="symbolic", max_steps=60)
-ACTING = (
-    "single",
-    "random_step",
-    "random_hold",
-    "random_episode",
-    "mean",
-    "mean_logits",
-    "vote",
-    "mean_hysteresis",
-)
 SIZES = (10, 200)
 WINDOWS = (1, 3, 10)
-MEASURES = (
-    "switch rate",
-    "disagreement",
-    "changed mind in fatal jump",
-    "changed direction in fatal jump",
-    "run length",
-)
 COUNTS = ("episode_return", "num_blocked", "num_false_blocks", "num_all_blocked")
 NUM_LEVELS = 60  # of the test set
 CAUSES = ("lava", "saw", "monster")
@@ -177,17 +162,18 @@ def coherence(sizes=SIZES, dying: bool = True) -> pa.Table:
     rows = []
     for size in sizes:
         for place, method in enumerate(ACTING):
-            for measure in MEASURES:
+            for measure in MEASURES.values():
                 value = 0.2 + 0.08 * place if measure != "run length" else 9.0 - place
-                absent = "fatal" in measure and not dying
+                if "fatal" in measure and not dying:
+                    continue
                 rows.append(
                     {
                         "num_train_levels": size,
                         "method": method,
                         "measure": measure,
-                        "estimate": None if absent else value,
-                        "low": None if absent else 0.9 * value,
-                        "high": None if absent else 1.1 * value,
+                        "estimate": value,
+                        "low": 0.9 * value,
+                        "high": 1.1 * value,
                         "num_levels": 120,
                     }
                 )
@@ -230,7 +216,7 @@ def all_tables(chosen: LevelSet, dying: bool = True) -> dict[str, pa.Table]:
         for acting in ("mean", "random_step")
         for window in WINDOWS
     ]
-    told = predictions(steps, pairs, SIZES, ("random_step", "mean"), WINDOWS, ENV.max_steps)
+    told = predictions(steps, pairs, SIZES, ENV.max_steps, ("random_step", "mean"), WINDOWS)
     return told | {
         "steps": steps,
         "episodes": ended,
@@ -238,8 +224,8 @@ def all_tables(chosen: LevelSet, dying: bool = True) -> dict[str, pa.Table]:
         "differences": outcomes.paired_differences(ended),
         "coherence": coherence(dying=dying),
         "help_rates": help_rates(),
-        "alarms": alarm_rows(steps, pairs, SIZES, ("mean",), 10, ENV.max_steps, 3),
+        "alarms": alarm_rows(steps, pairs, SIZES, ENV.max_steps, ("mean",), 10, 3),
         "promises": promise_rows(
-            steps, pairs, SIZES, "mean", 10, ENV.max_steps, 3, (0.02, 0.1, 0.2, 0.3, 0.5), 0.1
+            steps, pairs, SIZES, ENV.max_steps, "mean", 10, 3, (0.02, 0.1, 0.2, 0.3, 0.5), 0.1
         ),
     }

@@ -5,10 +5,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from coinrun_tables import ACTING, ENV, all_tables, level_set
+from coinrun_tables import ENV, all_tables, level_set
+from hotoven.evaluation.coherence import MEASURES
 from hotoven.evaluation.coinrun_findings import Missing
+from hotoven.mechanisms.acting import ACTING
 from hotoven.report import coinrun_figures
 from hotoven.report.coinrun_figures import (
+    ACTING_LOOKS,
     FIGURES,
     TIMELINE,
     alarms_figure,
@@ -98,7 +101,13 @@ def test_the_post_s_four_panels_have_its_four_lines_and_their_areas(tables):
             & (pc.field("score") == "mean and std")
         )
         np.testing.assert_array_equal(drawn.get_ydata(), points["true_positive_rate"].to_numpy())
-        assert len(axes.collections) == 4  # a band for each line
+        std = points["std"].to_numpy()
+        edge = axes.collections[3].get_paths()[0].vertices[:, 1]  # the band of the last line
+        mean = drawn.get_ydata()
+        np.testing.assert_allclose(
+            [edge.min(), edge.max()], [(mean - std).clip(0, 1).min(), (mean + std).clip(0, 1).max()]
+        )
+        assert len(axes.collections) == 4
 
 
 def test_every_score_s_auc_is_drawn_over_windows_and_over_sizes(tables):
@@ -192,22 +201,28 @@ def test_bars_of_causes_lie_end_to_end_and_are_named_by_their_sum():
 def test_coherence_stands_beside_what_it_is_to_explain(tables):
     figure = coherence_figure(tables)
     titles = [axes.get_title().replace("\n", " ") for axes in figure.axes]
-    assert titles == [
-        "switch rate",
-        "disagreement",
-        "changed mind in fatal jump",
-        "changed direction in fatal jump",
-        "run length",
-        "% catastrophes minus a single agent's, percentage points",
-    ]
-    estimates = [one.get_xdata()[0] for one in figure.axes[0].lines]
-    assert len(estimates) == 16
-    assert (
-        estimates
-        == tables["coherence"].filter(pc.field("measure") == "switch rate")["estimate"].to_pylist()
-    )
+    assert titles == [*MEASURES.values(), "% catastrophes minus a single agent's", ""]
+    points = figure.axes[0].lines
+    rows = tables["coherence"].filter(pc.field("measure") == "switch rate").to_pylist()
+    assert [one.get_xdata()[0] for one in points] == [row["estimate"] for row in rows]
+    assert [one.get_marker() for one in points] == ["o"] * 8 + ["s"] * 8  # 10 levels, 200 levels
+    heights = [one.get_ydata()[0] for one in points]
+    np.testing.assert_allclose(heights[:8], np.arange(8) - 0.15)
+    np.testing.assert_allclose(heights[8:], np.arange(8) + 0.15)
     # the differences have no row of a single agent; one line is the zero
-    assert len(figure.axes[5].lines) == 1 + 14
+    assert len(figure.axes[8].lines) == 1 + 14
+
+
+def test_a_measure_without_a_number_says_so(tables):
+    rows = [
+        row | dict.fromkeys(("estimate", "low", "high")) for row in tables["coherence"].to_pylist()
+    ]
+    empty = pa.Table.from_pylist(rows, tables["coherence"].schema)
+    assert words(coherence_figure(tables | {"coherence": empty}).axes[2]) == ["none"]
+
+
+def test_looks_are_in_the_order_of_ways_of_acting():
+    assert tuple(ACTING_LOOKS) == ACTING
 
 
 def test_help_is_drawn_over_requests_with_a_dashed_line_without_help(tables):
@@ -259,7 +274,8 @@ def test_without_a_catastrophe_every_panel_says_so(harmless):
     assert [words(axes) for axes in alarms_figure(harmless).axes] == [
         ["no catastrophe was announced"]
     ] * 4
-    assert words(coherence_figure(harmless).axes[2]) == ["none"]
+    titles = {axes.get_title().replace("\n", " ") for axes in coherence_figure(harmless).axes}
+    assert not {title for title in titles if "fatal" in title}  # there is no such measure
     assert set(words(causes_figure(harmless).axes[0])) == {"0.0%"}
 
 

@@ -99,6 +99,7 @@ HELPER_LOOKS: Final = {
 RULE_LOOKS: Final = {"conformal": (BLUE, "o"), "tested": (ORANGE, "s")}
 RULE_NAMES: Final = {"conformal": "on average (conformal)", "tested": "surely (learn then test)"}
 SET_NAMES: Final = {"test": "unseen levels", "shifted": "levels of the other mode"}
+MAX_COLUMNS: Final = 5  # of measures of coherence, side by side
 SIZE_MARKERS: Final = ("o", "s", "D", "^", "v", "P")
 
 
@@ -296,10 +297,15 @@ def coherence_figure(tables: Tables) -> Figure:
     ]  # fmt: skip
     methods = _methods([*rows, *differences])
     measures = list(dict.fromkeys(row["measure"] for row in rows))
+    count = len(measures) + 1
+    columns = min(count, MAX_COLUMNS)
+    lines = -(-count // columns)
     with matplotlib.rc_context(STYLE):
-        figure = empty(2.4 + 2.45 * (len(measures) + 1), 2.2 + 0.5 * len(methods))
-        widths = [1.0] * len(measures) + [1.4]
-        panels = figure.subplots(1, len(widths), sharey=True, squeeze=False, width_ratios=widths)[0]
+        figure = empty(2.4 + 2.7 * columns, 1.2 + lines * (1.1 + 0.45 * len(methods)))
+        grid = figure.subplots(lines, columns, sharey=True, squeeze=False)
+        panels, spare = grid.flat[:count], grid.flat[count:]
+        for axes in spare:
+            axes.set_axis_off()
         for axes, measure in zip(panels, measures, strict=False):
             own = [row for row in rows if row["measure"] == measure]
             _draw_forest(axes, own, methods, sizes)
@@ -312,9 +318,7 @@ def coherence_figure(tables: Tables) -> Figure:
         panels[-1].xaxis.set_major_formatter(
             lambda value, _: f"{100 * value:+.3g}" if abs(value) > 1e-9 else "0"
         )
-        panels[-1].set_title(
-            "% catastrophes minus a single\nagent's, percentage points", fontsize=11
-        )
+        panels[-1].set_title("% catastrophes minus\na single agent's", fontsize=11)
         panels[0].set_yticks(range(len(methods)), [method_name(method) for method in methods])
         panels[0].set_ylim(len(methods) - 0.4, -0.6)
         handles = [
