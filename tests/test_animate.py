@@ -181,6 +181,12 @@ def test_a_long_episode_is_cut_and_says_how_it_ended():
     assert (whole[4][below][:40] == cut[2][below][:40]).all()
 
 
+def test_an_episode_that_is_cut_still_shows_its_fatal_frame():
+    sample = Sample([FATAL], "one")
+    start, end = film(ENV, level_set(), sample, scale=16, num_held=0, max_steps=1)
+    assert has_colour(end, "fatal") and not has_colour(start, "fatal")
+
+
 def test_an_episode_as_long_as_the_film_is_not_cut():
     whole = film(ENV, level_set(), Sample([LOST], "one"), scale=16)
     assert (film(ENV, level_set(), Sample([LOST], "one"), scale=16, max_steps=4) == whole).all()

@@ -121,7 +121,7 @@ def test_the_film_marks_alarms_and_deaths_and_says_what_it_left_out(
     monkeypatch.setattr(coinrun_watch, "FILM_STEPS", 35)
     monkeypatch.setattr(coinrun_watch, "FILM_SCALE", 6)
     (note,) = write_film(tmp_path, tables, levels, ENV)
-    assert "Shown are at most 35 steps of each." in note
+    assert "Of more than 35 steps the first are shown, and the end." in note
     found = watch(tables)
     died, announced = found.recorded.died.sum(), found.alarms.announced.sum()
     assert f"{announced} of {died} deaths had them" in note

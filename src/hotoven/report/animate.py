@@ -213,8 +213,8 @@ def film(
     Args:
       alarms: bool[T] for each episode: before which actions there is an alarm. It is shown as an
         ending is.
-      max_steps: what comes after so many steps is left out; the word below then says how the
-        episode ended, and when.
+      max_steps: an episode of more steps is cut: its last frame stands in that step's place, and
+        the word below says how the episode ended, and when.
 
     Raises:
       ValueError: the sample mixes methods or sets, a level is not the one recorded, or an episode
@@ -316,7 +316,7 @@ def _draw(env: Env, scale: int, state: PyTree) -> np.ndarray:
 def _checked_frames(
     env: Env, level_set: LevelSet, episode: Episode, scale: int, max_steps: int | None = None
 ) -> np.ndarray:
-    """The first frames of an episode that is proved to be the recorded one."""
+    """The frames of an episode that is proved to be the recorded one; at most max_steps + 1."""
     level = level_of(level_set, episode.level_index, episode.level_id)
     played = list(play(env, level, episode.actions))
     outcome = OUTCOMES[int(played[-1][1].outcome)]
@@ -325,12 +325,13 @@ def _checked_frames(
             f"{episode.method} on level {episode.level_id} is recorded as {episode.outcome}, "
             f"played again it ends as {outcome}: the recording is of other rules or levels"
         )
-    num_frames = len(played) if max_steps is None else max_steps + 1
-    return np.stack([_draw(env, scale, state) for state, _ in played[:num_frames]])
+    if max_steps is not None and len(played) > max_steps + 1:
+        played = [*played[:max_steps], played[-1]]
+    return np.stack([_draw(env, scale, state) for state, _ in played])
 
 
 def _mark(episode: Episode, alarm: np.ndarray, step: int, last: int) -> tuple[str, Colour]:
-    """The word under a picture and the colour of its border; `last` is the last step shown."""
+    """The word under a picture and the colour of its border; `last` is the step it is shown to."""
     if step < last:
         return ALARM if alarm[step] else ("", PALE)
     word, colour = MARKS[episode.outcome]

@@ -199,7 +199,7 @@ def write_film(folder: Path, tables: Tables, level_set_test: LevelSet, env: Coin
         sample = _with_caption(sample, watched)
     longest = max(len(one.actions) for one in sample.episodes)
     if longest > FILM_STEPS:
-        cut = f" Shown are at most {FILM_STEPS} steps of each."
+        cut = f" Of more than {FILM_STEPS} steps the first are shown, and the end."
         sample = sample._replace(caption=sample.caption + cut)
     frames = film(
         _for_people(env),
