@@ -130,6 +130,7 @@ def study():
             *(coherence(method, "switch rate", value) for method, value in switching.items()),
             coherence("single", mind, 0.3),
             coherence("mean", mind, 0.6),
+            coherence("mean", "changed mind in landed jump", 0.5),
         ],
         "promises": [
             promise("test", 0.2, 0.15, 0.1, 0.25),
@@ -304,7 +305,7 @@ def test_a_mean_as_coherent_as_a_single_agent_is_no_explanation():
 
 def test_jumps_without_an_answer_leave_the_explanation_undecided():
     rows = study()
-    rows["coherence"] = [row for row in rows["coherence"] if "mind" not in row["measure"]]
+    rows["coherence"] = [row for row in rows["coherence"] if row["measure"] == "switch rate"]
     finding = incoherence(rows)
     assert finding.verdict == "undecided"
     assert "has no row of" in finding.note
@@ -316,6 +317,12 @@ def test_jumps_without_an_answer_leave_the_explanation_undecided():
     finding = incoherence(rows)
     assert finding.verdict == "undecided"
     assert "there is no estimate where method is single" in finding.note
+
+
+def test_fatal_jumps_are_compared_with_landed_ones():
+    (detail,) = [one for one in incoherence(study()).details if "landed" in one.measure]
+    assert detail.estimate == pytest.approx(10)
+    assert detail.high == pytest.approx(10 + 100 * 0.03 * 2**0.5)
 
 
 def test_coherence_that_saves_nobody_is_no_explanation():

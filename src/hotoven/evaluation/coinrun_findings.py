@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from hotoven.evaluation import outcomes
 from hotoven.evaluation.bootstrap import Interval
+from hotoven.evaluation.coherence import MEASURES
 from hotoven.evaluation.findings import Detail, Finding, Verdict, above, below
 
 SOLVED: Final = 0.90  # sampled policies that solve so much of their training levels are perfect
@@ -25,7 +26,8 @@ MARGIN: Final = 0.05  # a reduction of catastrophes that is smaller counts as no
 FIRST, LATER = 1, 10  # windows that are compared, steps
 COMPARED: Final = 200  # number of training levels that the smallest is compared with
 SCORE: Final = "mean and std"
-SWITCHES, MIND = "switch rate", "changed mind in fatal jump"  # measures of coherence
+SWITCHES, MIND = (MEASURES[name] for name in ("switch_rate", "fatal_change"))
+LANDED: Final = MEASURES["landed_change"]  # what a change of mind in a fatal jump is compared with
 HELD: Final = {  # what keeps to a choice -> what chooses anew at each step
     "mean_hysteresis": "mean",
     "random_hold": "random_step",
@@ -340,6 +342,7 @@ def _judge_incoherence(tables: Tables) -> Judged:
             said = f"{measure}, mean above single"
             details.append(_detail(size, f"{measure}: mean minus single, percentage points", more))
         parts.append((said, less_coherent))
+    details += _fatal_minus_landed(tables, size)
     kept, tested, more_details = _judge_held(tables, size)
     details += more_details
     which = ", ".join(tested) or "nothing that keeps to a choice switches less"
@@ -411,14 +414,23 @@ def _held_minus_unheld(tables: Tables, size: int, held: str) -> Interval:
 def _coherence_difference(
     tables: Tables, size: int, measure: str, method: str, baseline: str
 ) -> Interval:
-    first, second = (
-        _interval(
-            _row(tables, "coherence", num_train_levels=size, method=name, measure=measure),
-            ("estimate", "low", "high"),
-        )
-        for name in (method, baseline)
-    )
+    first, second = (_coherence(tables, size, measure, name) for name in (method, baseline))
     return unpaired_difference(first, second)
+
+
+def _fatal_minus_landed(tables: Tables, size: int) -> tuple[Detail, ...]:
+    """How much more often the mean changed its mind in the jumps that it died in than in others."""
+    try:
+        fatal, landed = (_coherence(tables, size, measure, "mean") for measure in (MIND, LANDED))
+    except Missing:
+        return ()
+    measure = f"{MIND}: minus that in landed jumps, mean, percentage points"
+    return (_detail(size, measure, unpaired_difference(fatal, landed)),)
+
+
+def _coherence(tables: Tables, size: int, measure: str, method: str) -> Interval:
+    row = _row(tables, "coherence", num_train_levels=size, method=method, measure=measure)
+    return _interval(row, ("estimate", "low", "high"))
 
 
 def _judge_promise_holds(tables: Tables) -> Judged:
