@@ -1,27 +1,30 @@
 """Verdicts on the post's CoinRun claims, from tables small enough to read."""
 
 import json
+import math
 import re
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hotoven.evaluation.bootstrap import Interval
+from hotoven.evaluation.bootstrap import Interval, wilson
 from hotoven.evaluation.coinrun_findings import (
     coinrun_findings,
     compared_sizes,
     no_reduction,
+    promise_excess,
     reduction,
     unpaired_difference,
 )
 from hotoven.evaluation.findings import to_json, to_markdown
+from hotoven.evaluation.promise import conformal_threshold, measured
 
 SMALL, LARGE = 10, 200
 LETTERS = {"s": "solved", "c": "catastrophe", "t": "timeout"}
 COUNTS = ("length", "episode_return", "num_blocked", "num_false_blocks", "num_all_blocked")
-SHARES = ("promised", "share", "low", "high")
 
 
 def interval(low, high):
@@ -73,10 +76,12 @@ def coherence(method, measure, estimate):
     return row | {"low": estimate - 0.03, "high": estimate + 0.03}
 
 
-def promise(set, promised, share, low, high, vacuous=False, rule="conformal"):
-    row = dict(zip(SHARES, (promised, share, low, high), strict=True))
-    row |= {"num_train_levels": SMALL, "score": "mean and std", "rule": rule, "vacuous": vacuous}
-    return row | {"set": set, "num_catastrophes": 80}
+def promise(set, promised, unannounced, vacuous=False, rule="conformal", of=200):
+    """A promise of a threshold chosen on 199 catastrophes, measured on `of`."""
+    low, high = wilson(unannounced, of)
+    row = {"num_train_levels": SMALL, "score": "mean and std", "rule": rule, "vacuous": vacuous}
+    row |= {"set": set, "promised": promised, "share": unannounced / of, "low": low, "high": high}
+    return row | {"num_catastrophes": of, "num_calibration": 199}
 
 
 def helped(requests, low, high, helper="planner"):
@@ -133,12 +138,12 @@ def study():
             coherence("mean", "changed mind in landed jump", 0.5),
         ],
         "promises": [
-            promise("test", 0.2, 0.15, 0.1, 0.25),
-            promise("test", 0.1, 0.12, 0.08, 0.2),
-            promise("test", 0.05, 0.5, 0.4, 0.6, vacuous=True),
-            promise("test", 0.2, 0.5, 0.4, 0.6, rule="tested"),
-            promise("shifted", 0.2, 0.5, 0.4, 0.6),
-            promise("shifted", 0.1, 0.1, 0.0, 0.2),
+            promise("test", 0.2, 30),
+            promise("test", 0.1, 24),
+            promise("test", 0.05, 100, vacuous=True),
+            promise("test", 0.2, 100, rule="tested"),
+            promise("shifted", 0.2, 100),
+            promise("shifted", 0.1, 20),
         ],
         "help_rates": [
             helped(0.0, 0.0, 0.0),
@@ -369,18 +374,49 @@ def test_where_averaging_does_help_there_is_nothing_to_explain():
     assert finding.note.endswith("there is nothing to explain.")
 
 
+def test_what_a_promise_leaves_has_the_interval_of_its_calibration():
+    # 40 of 200 measured; a fifth of 199 + 1 promised, so that 39 of 199 were left unannounced
+    low, high = wilson(39, 199)
+    below, over = wilson(40, 200)
+    excess = promise_excess(0.2, 199, 0.2, 200)
+    assert excess[:3] == pytest.approx(
+        (0, -math.hypot(0.2 - below, high - 0.2), math.hypot(over - 0.2, 0.2 - low))
+    )
+    many = promise_excess(0.2, 199, 0.2, 200, looks=10)
+    assert many.high == pytest.approx(
+        math.hypot(wilson(40, 200, 0.995)[1] - 0.2, 0.2 - wilson(39, 199, 0.995)[0])
+    )
+
+
+def test_exchangeable_catastrophes_seldom_break_a_promise():
+    rng = np.random.default_rng(0)
+    broken = []
+    for _ in range(300):
+        peaks = rng.normal(size=(2, 150))
+        threshold = conformal_threshold(peaks[0], 0.2).threshold
+        seen = measured(peaks[1], threshold)
+        excess = promise_excess(0.2, 150, seen.share, 150)
+        broken.append((excess.low > 0, seen.low > 0.2))
+    both, measured_alone = np.mean(broken, axis=0)
+    assert both < 0.05 < measured_alone  # of 2.5% each, if the threshold's own share were known
+
+
 def test_a_promise_is_broken_where_its_whole_interval_is_above_it():
     rows = study()
-    rows["promises"][1] = promise("test", 0.1, 0.15, 0.101, 0.2)
+    rows["promises"][1] = promise("test", 0.1, 50)  # 25% where 10% is promised
     finding = found(rows)["the promise holds"]
-    assert finding.verdict == "not supported"
-    assert finding.low == pytest.approx(0.1)
-    assert finding.note.startswith("2 of 3 promises can be kept without an alarm in every step")
+    assert (finding.verdict, finding.estimate) == ("not supported", 15)
+    joint = promise_excess(0.1, 199, 0.25, 200, looks=2)  # two that are not vacuous
+    assert finding.low == pytest.approx(100 * joint.low) and joint.low > 0
+    assert finding.note == (
+        "2 of 3 promises can be kept without an alarm in every step; measured on 200 catastrophes "
+        "each, with thresholds chosen on 199."
+    )
 
 
 def test_promises_that_only_constant_alarm_keeps_decide_nothing():
     rows = study()
-    rows["promises"] = [promise("test", 0.05, 0.0, 0.0, 0.1, vacuous=True)]
+    rows["promises"] = [promise("test", 0.05, 0, vacuous=True)]
     findings = found(rows)
     assert findings["the promise holds"][3:7] == (None, None, None, "undecided")
     assert "alarm in every step" in findings["the promise holds"].rule
@@ -388,15 +424,11 @@ def test_promises_that_only_constant_alarm_keeps_decide_nothing():
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "verdict"),
-    [(0.21, 0.4, "supported"), (0.1, 0.3, "undecided"), (0.0, 0.2, "not supported")],
+    ("unannounced", "verdict"), [(120, "supported"), (50, "undecided"), (4, "not supported")]
 )
-def test_a_promise_breaks_where_some_interval_is_above_it(low, high, verdict):
+def test_a_promise_breaks_where_some_interval_is_above_it(unannounced, verdict):
     rows = study()
-    rows["promises"][4:] = [
-        promise("shifted", 0.2, (low + high) / 2, low, high),
-        promise("shifted", 0.5, 0.2, 0.1, 0.3),
-    ]
+    rows["promises"][4:] = [promise("shifted", 0.2, unannounced), promise("shifted", 0.5, 40)]
     assert found(rows)["the promise breaks elsewhere"].verdict == verdict
 
 

@@ -5,18 +5,19 @@ second half on. Every claim has a rule that turns an interval into a verdict; wh
 cannot say, it is undecided and says what they lack. What findings are and how they are written down
 is in `findings`. Rates and AUC inside are from 0 to 1; a finding states them in % or percentage
 points (an AUC is the % of pairs, of a step before a catastrophe and another, that are in order).
-Intervals are of 95% each and not adjusted for the number of claims.
+Intervals are of 95% each and not adjusted for the number of claims; within a claim about many
+promises they are.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from hotoven.evaluation import outcomes
-from hotoven.evaluation.bootstrap import Interval
+from hotoven.evaluation.bootstrap import CONFIDENCE, Interval, wilson
 from hotoven.evaluation.coherence import MEASURES
 from hotoven.evaluation.findings import Detail, Finding, Verdict, above, below
 
@@ -437,9 +438,8 @@ def _judge_promise_holds(tables: Tables) -> Judged:
     excess, details, note = _excesses(tables, "test")
     worst = max(excess, key=lambda interval: interval.low)
     rule = (
-        "Supported if at no number of training levels and no promised share the interval of what "
-        "was measured is wholly above the promise, otherwise not supported. Promises that can only "
-        "be kept by an alarm in every step are left out."
+        "Supported if at no number of training levels and no promised share the interval is wholly "
+        f"above 0, otherwise not supported. {_EXCESS}"
     )
     return Judged(worst, "not supported" if worst.low > 0 else "supported", rule, details, note)
 
@@ -448,10 +448,8 @@ def _judge_promise_breaks(tables: Tables) -> Judged:
     excess, details, note = _excesses(tables, "shifted")
     worst = max(excess, key=lambda interval: interval.low)
     rule = (
-        "Supported if at some number of training levels and promised share the interval of what "
-        "was measured is wholly above the promise, not supported if none reaches above it, "
-        "otherwise undecided. Promises that can only be kept by an alarm in every step are left "
-        "out."
+        "Supported if at some number of training levels and promised share the interval is wholly "
+        f"above 0, not supported if none reaches above it, otherwise undecided. {_EXCESS}"
     )
     verdict: Verdict = "undecided"
     if worst.low > 0:
@@ -462,32 +460,61 @@ def _judge_promise_breaks(tables: Tables) -> Judged:
 
 
 def _excesses(tables: Tables, set: str) -> tuple[list[Interval], tuple[Detail, ...], str]:
-    """Measured minus promised for each promise, and what was measured; and what it rests on."""
+    """Measured minus promised for each promise, and what was measured; and what it rests on.
+
+    The intervals of the differences hold together with 95%, those of what was measured each.
+    """
     rows = rows_of(tables, "promises", set=set, rule="conformal", score=SCORE)
     if not rows:
         raise Missing(f"no catastrophe on {_SET_WORDS[set]} had a conformal threshold")
     kept = [row for row in rows if not row["vacuous"]]
     if not kept:
         raise Missing("every promise can only be kept by an alarm in every step")
-    measured = [_interval(row, ("share", "low", "high")) for row in kept]
-    excess = [
-        _moved(interval, -row["promised"]) for row, interval in zip(kept, measured, strict=True)
-    ]
+    excess = [promise_excess(**{n: row[n] for n in _PROMISE}, looks=len(kept)) for row in kept]
     details = tuple(
         _detail(
             row["num_train_levels"],
             f"{_SET_WORDS[set]}: unannounced where at most {row['promised']:.0%} is promised, %",
-            interval,
+            _interval(row, ("share", "low", "high")),
         )
-        for row, interval in zip(kept, measured, strict=True)
+        for row in kept
     )
-    counts = sorted({row["num_catastrophes"] for row in kept})
-    counted = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
     note = (
         f"{len(kept)} of {len(rows)} promises can be kept without an alarm in every step; measured "
-        f"on {counted} catastrophes each."
+        f"on {_range(row['num_catastrophes'] for row in kept)} catastrophes each, with thresholds "
+        f"chosen on {_range(row['num_calibration'] for row in kept)}."
     )
     return excess, details, note
+
+
+def promise_excess(
+    promised: float, num_calibration: int, share: float, num_catastrophes: int, looks: int = 1
+) -> Interval:
+    """The share measured minus the share promised by a conformal threshold.
+
+    A conformal promise is kept on average over calibrations: the threshold of one leaves more or
+    less than promised unannounced. So what is promised has an interval too, that of the share in
+    the calibration.
+
+    Args:
+      promised: at most this share is to come unannounced.
+      num_calibration: catastrophes that the threshold was chosen on.
+      share: unannounced of the num_catastrophes that it was measured on.
+      looks: intervals that are to hold together with 95%.
+    """
+    confidence = 1 - (1 - CONFIDENCE) / looks
+    # as `promise.conformal_threshold` allows; a hair more than it may have rounded off
+    allowed = max(0, math.floor(promised * (num_calibration + 1) + 1e-9) - 1)
+    low, high = wilson(allowed, num_calibration, confidence)
+    expected = Interval(promised, min(low, promised), max(high, promised), "levels")
+    seen = wilson(round(share * num_catastrophes), num_catastrophes, confidence)
+    return unpaired_difference(Interval(share, *seen, "levels"), expected)
+
+
+def _range(numbers: Iterable[int]) -> str:
+    """The smallest and the largest of some numbers: "10 to 14", or "10"."""
+    ordered = sorted(numbers)
+    return " to ".join(map(str, dict.fromkeys((ordered[0], ordered[-1]))))
 
 
 def _judge_help(tables: Tables) -> Judged:
@@ -601,5 +628,11 @@ _ABOVE: Final = (
     "Supported if the whole interval is above 0, not supported if none of it is, otherwise "
     "undecided."
 )
+_EXCESS: Final = (
+    "The intervals allow for the levels that thresholds were chosen on and for those that they "
+    "were measured on, and hold together with 95%. Promises that can only be kept by an alarm in "
+    "every step are left out."
+)
+_PROMISE: Final = ("promised", "num_calibration", "share", "num_catastrophes")
 _AVOIDED: Final = ("avoided", "avoided_low", "avoided_high")
 _SET_WORDS: Final = {"test": "test levels", "shifted": "levels of the other mode"}

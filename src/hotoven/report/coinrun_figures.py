@@ -95,6 +95,7 @@ HELPER_LOOKS: Final = {
     "planner": (GREEN, "o"),
     "stand_still": (ORANGE, "s"),
     "retreat": (PURPLE, "^"),
+    "stumble": (BLUE, "D"),
 }
 RULE_LOOKS: Final = {"conformal": (BLUE, "o"), "tested": (ORANGE, "s")}
 RULE_NAMES: Final = {"conformal": "on average (conformal)", "tested": "surely (learn then test)"}
@@ -409,7 +410,7 @@ def promises_figure(tables: Tables) -> Figure:
         _legend(figure, handles, columns=4)
         figure.suptitle(
             f"score: {SCORE}; acting: {method_name(WATCHED)}; bars are 95% intervals of the "
-            "measured share",
+            "measured share,\nnot of the levels that thresholds were chosen on",
             fontsize=10,
             color="#555555",
         )
@@ -533,7 +534,7 @@ def _method_handle(method: str) -> Line2D:
 
 
 def _helper_look(helper: str) -> dict[str, Any]:
-    colour, marker = HELPER_LOOKS.get(helper, (BLUE, "D"))
+    colour, marker = HELPER_LOOKS.get(helper, (BLACK, "v"))
     return {"color": colour, "marker": marker, "markersize": 5, "linewidth": 1.6}
 
 
