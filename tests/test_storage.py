@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from hotoven import storage
@@ -155,3 +156,14 @@ def test_bytes_of_another_format_are_refused(tmp_path: Path, kind: str):
     path.write_bytes(b"\x80\x04\x95 not what the name says \xff" * 9)
     with pytest.raises(ValueError, match=rf"other\.{kind} is not "):
         read(path)
+
+
+def test_floats_stored_byte_by_byte_come_back_and_take_less_room(tmp_path: Path):
+    values = np.random.default_rng(0).normal(size=20_000).astype(np.float32)
+    columns = {"kind": pa.array(["a", "b"] * 10_000), "value": pa.array(values)}
+    storage.write_table(tmp_path / "plain.parquet", columns)
+    storage.write_table(tmp_path / "split.parquet", columns, split=["value"])
+    split, plain = (storage.read_table(tmp_path / f"{name}.parquet") for name in ("split", "plain"))
+    assert split == plain
+    sizes = [(tmp_path / f"{name}.parquet").stat().st_size for name in ("split", "plain")]
+    assert sizes[0] < 0.9 * sizes[1]

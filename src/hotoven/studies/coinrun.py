@@ -677,7 +677,7 @@ def merge(study: CoinRunStudy, path: Path) -> None:
     where = (study.sizes, study.env.max_steps)
     tables = {
         "episodes": episodes,
-        "steps": steps,
+        "steps": _read_later(steps),
         "rates": outcomes.rates(episodes),
         "agent_rates": outcomes.agent_rates(episodes),
         "differences": outcomes.paired_differences(episodes),
@@ -695,7 +695,19 @@ def merge(study: CoinRunStudy, path: Path) -> None:
     }  # fmt: skip
     assert tuple(tables) == TABLES
     for name, table in tables.items():
-        write_table(path / f"{name}.parquet", dict(zip(table.column_names, table, strict=True)))
+        columns = dict(zip(table.column_names, table, strict=True))
+        split = knowing.STEP_SCORES if name == "steps" else ()
+        write_table(path / f"{name}.parquet", columns, split)
+
+
+def _read_later(steps: pa.Table) -> pa.Table:
+    """The steps without the scores of calibration and shifted levels that nobody reads."""
+    is_test = pc.equal(steps["set"], "test")
+    for name in knowing.STEP_SCORES:
+        if name not in ("mu", "sigma"):
+            kept = pc.if_else(is_test, steps[name], None)
+            steps = steps.set_column(steps.column_names.index(name), name, kept)
+    return steps
 
 
 def _read_part(part: Path, name: str) -> pa.Table:
