@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from hotoven.envs.coinrun.env import CoinRun
 from hotoven.evaluation.coinrun_findings import (
@@ -385,7 +385,7 @@ def promises_figure(tables: Tables) -> Figure:
                 _draw_promises(axes, own, gap)
                 title = f"{size:,} training levels, {SET_NAMES[set_name]}"
                 if own:
-                    title += f": {own[0]['num_catastrophes']} catastrophes"
+                    title += f"\n{own[0]['num_catastrophes']} catastrophes"
                 axes.set_title(title, fontsize=11)
         for axes in panels.flat:
             axes.xaxis.set_major_formatter(PercentFormatter(1))
@@ -679,6 +679,7 @@ def _draw_forest(
         say(axes, "none")
     axes.tick_params(axis="y", length=0)
     axes.margins(x=0.08)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=3))  # so that no two labels touch
     lines_behind(axes, "x")
 
 
