@@ -204,6 +204,21 @@ def test_the_nature_network_is_its_convolutions(size: int):
     )
 
 
+def test_the_gradient_of_a_product_is_that_of_any_product():
+    generator = np.random.default_rng(0)
+    rows, weights = (generator.normal(size=s).astype(np.float32) for s in ((3, 6, 4), (3, 4, 2)))
+
+    def gradients(product: Any) -> Any:
+        each = jax.grad(lambda *args: (product(*args) ** 3).sum(), argnums=(0, 1))
+        return jax.jit(jax.vmap(each))(rows, weights)  # as under an ensemble
+
+    jax.tree.map(
+        lambda ours, judged: np.testing.assert_allclose(ours, judged, rtol=1e-4, atol=1e-4),
+        gradients(nets._product),
+        gradients(jnp.matmul),
+    )
+
+
 @pytest.mark.parametrize("size", [12, 13])
 def test_the_impala_network_is_its_convolutions_and_largest_values(size: int):
     net = nets.impala_cnn((size, size, 3), 4, depths=(4, 6))

@@ -4,7 +4,7 @@
 `vmap` over its rows (docs/decisions/0007-batches-and-devices.md). Members are added by `vmap`.
 Convolutions are written as shifted copies of the picture and one matrix product for all taps: under
 `vmap` over ensemble members that becomes a batched matrix product, where a convolution would become
-a grouped one, which is several times slower on a CPU.
+a grouped one, which is several times slower on a CPU (docs/decisions/0010-convolutions.md).
 """
 
 import math
@@ -194,11 +194,41 @@ def _conv(
 def _convolved(x: jax.Array, layer: dict[str, jax.Array]) -> jax.Array:
     """A convolution with stride 1 and nothing outside: [N, H, W, C] -> [N, H', W', F].
 
-    Every place with what its window holds, in one product.
+    Every place with what its window holds, in one product of two matrices; for what else was tried
+    see docs/decisions/0010-convolutions.md.
     """
     taps, depth, filters = layer["w"].shape
     windows = _windows(x, math.isqrt(taps))
-    return windows @ layer["w"].reshape(taps * depth, filters) + layer["b"]
+    places = windows.shape[:3]
+    weights = layer["w"].reshape(taps * depth, filters)
+    product = _product(windows.reshape(math.prod(places), taps * depth), weights)
+    return product.reshape(*places, filters) + layer["b"]
+
+
+@jax.custom_vjp
+def _product(rows: jax.Array, weights: jax.Array) -> jax.Array:
+    """[R, K] @ [K, F], for many more rows than filters.
+
+    The weights' gradient is taken as [F, R] @ [R, K] and turned round: that product takes half the
+    time of [K, R] @ [R, F] on a CPU. The barrier keeps XLA from turning the product round instead.
+    """
+    return rows @ weights
+
+
+def _product_forward(
+    rows: jax.Array, weights: jax.Array
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return rows @ weights, (rows, weights)
+
+
+def _product_backward(
+    kept: tuple[jax.Array, jax.Array], change: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    rows, weights = kept
+    return change @ weights.T, jax.lax.optimization_barrier(change.T @ rows).T
+
+
+_product.defvjp(_product_forward, _product_backward)
 
 
 def _windows(x: jax.Array, side: int) -> jax.Array:
