@@ -161,6 +161,23 @@ def test_a_minibatch_in_parts_has_the_same_loss_and_gradient():
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), whole, parts)
 
 
+def test_members_in_turn_learn_what_members_side_by_side_learn():
+    levels = stack(right_and_wrong(GAMMA)[0])
+
+    def params(rows: int | None) -> Any:
+        learner = make_ppo(replace(CONFIG, rows_at_once=rows), Probe())
+
+        @jax.jit
+        @jax.vmap
+        def train(key: jax.Array) -> Any:
+            state = learner.init(levels, ONE, key)
+            return learner.iterate(state, jnp.int32(0), levels, ONE)[0].params
+
+        return train(jax.random.split(jax.random.key(0), 3))
+
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-4), params(8), params(None))
+
+
 def test_without_a_reward_a_new_agent_stays_undecided():
     # its own random values would be the only advantages there are, and normalised ones at that
     learner = make_ppo(replace(CONFIG, entropy_weight=0.01, num_iterations=20), Probe())

@@ -46,7 +46,7 @@ class PPOConfig:
     num_minibatches: int = 8  # parts of an iteration's steps, one gradient step each
     num_epochs: int = 3  # times that an iteration's steps are learned from
     num_iterations: int = 100  # in all
-    rows_at_once: int | None = None  # steps of a minibatch in the caches at once; none: all
+    rows_at_once: int | None = None  # of a minibatch, for the caches: 16 pictures; none: all
     bfloat16: bool = False  # products of bfloat16 numbers, for accelerators
 
     def __post_init__(self) -> None:
@@ -166,6 +166,8 @@ def make_ppo(config: PPOConfig, env: Env) -> Learner:
     net = make_net(config, env)
     optimizer = make_optimizer(config)
     loss_and_grads = partial(_loss_and_grads, config, net)
+    if config.rows_at_once is not None:  # the cache that holds one member's part holds no five
+        loss_and_grads = jax.custom_batching.sequential_vmap(loss_and_grads)
 
     def init(levels: PyTree, num_levels: jax.Array, key: jax.Array) -> AgentState:
         k_net, k_reset, k_train = jax.random.split(key, 3)
