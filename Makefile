@@ -47,6 +47,9 @@ bench-peers: .venv-peers/envpool/setup.stamp .venv-peers/procgen2/setup.stamp
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	@touch $@ .venv/setup.stamp
 
+# With which EnvPool's CoinRun is learned. Alone and first: it is large.
+.venv-peers/envpool/setup.stamp: FIRST := torch==2.13.0
+
 # What ours is compared with lives apart: procgen2 needs numpy 1, jax numpy 2, and procgen2 and
 # envpool different versions of glfw. Without a pip of its own, since that would need ensurepip.
 .venv-peers/%/setup.stamp: benchmarks/peers/%.txt | .venv/created.stamp
@@ -55,6 +58,7 @@ bench-peers: .venv-peers/envpool/setup.stamp .venv-peers/procgen2/setup.stamp
 	  exit 1; }
 	rm -rf .venv-peers/$*
 	$(PYTHON311) -m venv --without-pip .venv-peers/$*
+	$(if $(FIRST),$(BIN)/python -m pip --python .venv-peers/$*/bin/python install --quiet $(FIRST))
 	$(BIN)/python -m pip --python .venv-peers/$*/bin/python install --quiet --requirement $<
 	@touch $@
 
