@@ -13,6 +13,7 @@ import pytest
 from hotoven import agents, nets
 from hotoven.agents import Chunks, TrainingDiverged
 from hotoven.learners.dqn import DQNConfig, make_dqn
+from hotoven.learners.ppo import PPOConfig, make_ppo
 from hotoven.storage import read_arrays, write_arrays
 from probes import Probe, right_and_wrong, stack, two_steps
 
@@ -101,6 +102,23 @@ def test_agents_learn_on_one_device_what_they_learn_on_two(at_once, tmp_path):
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
     # all is trained: what the checkpoint of one device holds comes back on two
     assert content(train(path)) == alone
+
+
+@pytest.mark.parametrize("kind", ["dqn", "ppo"])
+def test_training_is_one_program_for_each_length_of_a_chunk(monkeypatch, kind: str):
+    made = []
+
+    def make_chunk(learner: Any) -> Any:
+        made.append(real(learner))
+        return made[-1]
+
+    real = agents.make_chunk
+    monkeypatch.setattr(agents, "make_chunk", make_chunk)
+    ppo = PPOConfig(net="mlp", hidden=(4,), num_envs=2, num_steps=2, num_minibatches=2)
+    config, make = (CONFIG, make_dqn) if kind == "dqn" else (ppo, make_ppo)
+    chunks, one = Chunks(10, 4), jax.local_devices()[:1]  # 4, 4 and 2 iterations
+    agents.train(config, make(config, ENV), LEVELS, np.array([1, 2]), KEYS, chunks, devices=one)
+    assert [chunk._cache_size() for chunk in made] == [2]
 
 
 # Divergence
