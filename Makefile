@@ -30,7 +30,7 @@ check: .venv/dev.stamp
 	$(BIN)/mypy
 
 bench: .venv/bench.stamp bench-peers
-	for what in env coinrun levels learn evaluate predict; do $(BIN)/hotoven bench $$what || exit 1; done
+	for what in env coinrun levels learn ppo evaluate predict; do $(BIN)/hotoven bench $$what || exit 1; done
 
 # The engines that CoinRun's speed is compared with; hotoven.peers plays them.
 bench-peers: .venv-peers/envpool/setup.stamp .venv-peers/procgen2/setup.stamp

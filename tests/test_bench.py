@@ -13,6 +13,7 @@ from hotoven import bench
 from hotoven.envs.coinrun.env import CoinRun
 from hotoven.envs.lavagrid import LavaGrid
 from hotoven.learners.dqn import DQNConfig
+from hotoven.learners.ppo import PPOConfig
 from hotoven.studies import lavagrid
 
 SMALL = DQNConfig(
@@ -26,6 +27,8 @@ SMALL = DQNConfig(
     num_updates=4,
     double_q=False,
 )
+
+FEW = PPOConfig(net="mlp", hidden=(4,), num_envs=2, num_steps=4, num_minibatches=2, num_epochs=2)
 
 
 @pytest.fixture
@@ -75,6 +78,95 @@ def test_flops_of_the_benchmark_network_are_those_counted_by_hand():
     # 125-256-256-512-4: 32000 + 65536 + 131072 + 2048 = 230656 weights, 461312 a row forward.
     # By inputs 2 * 198656 = 397312. 32 * (3 * 461312 + 397312) + 4 * 461312.
     assert bench.update_flops(bench.LEARNING, obs_size=125, num_actions=4) == 58_845_184
+
+
+def test_flops_of_matrix_products_are_those_counted_by_hand():
+    left, right = jnp.ones((2, 3)), jnp.ones((3, 5))
+    assert bench.product_flops(jnp.matmul, left, right) == 2 * 2 * 3 * 5
+    assert bench.product_flops(lambda a, b: (a + a @ b @ b.T, a @ b)[0], left, right) == 2 * 60
+    repeated = lambda a, b: jax.lax.scan(lambda a, _: (a @ b @ b.T, None), a, length=7)[0]  # noqa: E731
+    assert bench.product_flops(repeated, left, right) == 7 * 2 * 60
+
+
+def test_flops_of_a_step_of_ppo_with_nature_cnn_are_those_counted_by_hand():
+    # Multiplications of a row forward: 225 * 192 * 32 + 36 * 512 * 64 + 16 * 576 * 64
+    # + 1024 * 512 + 512 * 16 = 3684352; by weights as many, by inputs all but the first layer's
+    # 1382400. Three epochs: 2 * (3684352 + 3 * (2 * 3684352 + 2301952)).
+    env = CoinRun(obs="pixels")
+    assert bench.step_flops(PPOConfig(net="nature"), env) == 65_392_640
+    assert bench.step_flops(PPOConfig(net="nature", rows_at_once=16), env) == 65_392_640
+
+
+def test_ppo_is_measured_without_its_peer_on_one_device_and_on_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    symbols = bench.Training(FEW, CoinRun(mode="easy", obs="symbolic"), 3, num_levels=2)
+    pixels = bench.Training(replace(FEW, rows_at_once=2), CoinRun(mode="easy"), 2, num_levels=2)
+    assert symbols.num_steps == 3 * 2 * 4
+    trained: list[tuple[int, int]] = []
+
+    def training(learner: Any, env: Any, levels: int, members: int, devices: Any) -> Any:
+        trained.append((members, len(devices)))
+        return real(learner, env, levels, members, devices)
+
+    real = bench._training
+    monkeypatch.setattr(bench, "_training", training)
+    result = bench.ppo_speed(repeats=1, symbols=symbols, pixels=pixels)
+    assert list(result.figures) == ["symbols, 3 members", "pixels, 1 agent", "pixels, 2 members"]
+    assert trained == [(3, 2), (1, 1), (2, 2)]  # members, devices
+    assert set(result.units.values()) == {"steps/s"}
+    (aim,) = result.derived.values()
+    np.testing.assert_allclose(aim, result.figures["symbols, 3 members"] / 15e3)
+    assert result.notes[0].startswith("PyTorch on EnvPool is not measured: there is no .venv-peers")
+    assert result.notes[2] == (
+        "pixels: mlp 4, 2 x 4 steps an iteration, 2 minibatches in parts of 2, 2 epochs, 2 levels"
+    )
+
+
+def test_ppo_is_compared_with_its_peer_turn_by_turn(monkeypatch: pytest.MonkeyPatch):
+    asked: list[Any] = []
+
+    class Peer:
+        def __init__(self, name: str, learning: dict[str, Any]):
+            asked.append((name, learning["net"], learning["mode"], learning["num_levels"]))
+
+        def play(self, num_steps: int) -> float:
+            asked.append(num_steps)
+            return 2.0
+
+        def close(self) -> None:
+            asked.append("closed")
+
+    monkeypatch.setattr(bench.peers, "Peer", Peer)
+    steps = lambda training, devices: bench.Contestant("", lambda: 3.0 * training.num_members)  # noqa: E731
+    monkeypatch.setattr(bench, "_our_ppo", steps)
+    result = bench.ppo_speed(repeats=1, symbols=None)
+    assert {name: float(value[0]) for name, value in result.derived.items()} == {
+        "pixels, 2 members / peer (aim: above 1)": 3.0,
+        "pixels, 1 agent / peer": 1.5,
+    }
+    # an iteration of one agent in each of three turns
+    assert asked == [("envpool", "nature", "easy", 200), *[64 * 256] * 3, "closed"]
+
+
+def test_what_is_measured_of_ppo_on_a_gpu_runs_at_a_tiny_size():
+    few = replace(FEW, bfloat16=True, num_envs=1)
+    trainings = {
+        "nature": bench.Training(replace(few, net="nature"), CoinRun(obs="pixels"), 2, 2),
+        "impala": bench.Training(replace(few, net="mlp"), CoinRun(obs="symbolic"), 2, 2),
+    }
+    result = bench.ppo_share(repeats=1, trainings=trainings, product_sizes=(8, 16))
+    ours, _, small, large = result.figures
+    assert ours == "nature, 2 members"
+    peak = np.maximum(result.figures[small], result.figures[large]) * 2  # devices
+    flops = bench.step_flops(trainings["nature"].config, trainings["nature"].env)
+    (name,) = (name for name in result.derived if name.startswith("nature, share"))
+    np.testing.assert_allclose(result.derived[name], result.figures[ours] * flops / 1e9 / peak)
+    assert set(bench.GPU_AIMS) == set(bench.ON_GPU)
+    for training in bench.ON_GPU.values():
+        assert training.config.bfloat16
+        assert training.config.rows_at_once is None
 
 
 def test_random_steps_add_up_every_observation_and_go_on_from_turn_to_turn():

@@ -79,7 +79,7 @@ LAVAGRID = "reproduce lavagrid"
         ("play lavagrid --port -1", "port must be from 0 to 65535, got -1"),
         ("play lavagrid --scale 2", "scale must be from 4 to 819 pixels per cell, got 2"),
         ("play lavagrid --lava-density 0.99", "must leave 2 of the 25 cells"),
-        ("bench everything", "'env', 'coinrun', 'levels', 'learn', 'evaluate'"),
+        ("bench everything", "'env', 'coinrun', 'levels', 'learn', 'ppo', 'evaluate'"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(capsys, line, said):

@@ -10,7 +10,8 @@ import itertools
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
 from functools import partial
 from importlib import metadata
 from typing import Any, Final, NamedTuple
@@ -29,7 +30,9 @@ from hotoven.envs.lavagrid import LavaGrid
 from hotoven.evaluation import prediction, roc_bootstrap, scores
 from hotoven.learners.dqn import DQNConfig, make_dqn
 from hotoven.learners.experience import reset_all, step_all
-from hotoven.studies import lavagrid
+from hotoven.learners.learner import Learner
+from hotoven.learners.ppo import PPOConfig, make_net, make_ppo
+from hotoven.studies import coinrun, lavagrid
 from hotoven.types import Env, PyTree
 
 EXTRA: Final = "pip install 'hotoven[bench]'"
@@ -358,11 +361,19 @@ def update_flops(config: DQNConfig, obs_size: int, num_actions: int) -> int:
 
 
 def _our_updates(config: DQNConfig, env: Env, num_members: int, num_iterations: int) -> Contestant:
-    learner = make_dqn(config, env)
-    training = env.generate(np.arange(NUM_LEVELS))[0]
-    sizes = np.full(num_members, NUM_LEVELS, np.int32)
+    train = _training(make_dqn(config, env), env, NUM_LEVELS, num_members, jax.local_devices())
+    count = num_members * num_iterations * config.updates_per_iteration
+    return Contestant("updates/s", lambda: count / train(num_iterations))
+
+
+def _training(
+    learner: Learner, env: Env, num_levels: int, num_members: int, devices: Sequence[jax.Device]
+) -> Callable[[int], float]:
+    """Trains new members as `agents.train` does for as many iterations; the seconds they took."""
+    training = env.generate(np.arange(num_levels))[0]
+    sizes = np.full(num_members, num_levels, np.int32)
     keys = jax.random.split(jax.random.key(0), num_members)
-    groups = spread(num_members, jax.local_devices())
+    groups = spread(num_members, devices)
     on_each = [jax.device_put((training, sizes[rows]), device) for device, rows in groups]
     init, chunk = jax.jit(jax.vmap(learner.init, (None, 0, 0))), make_chunk(learner)
     states = [
@@ -371,16 +382,16 @@ def _our_updates(config: DQNConfig, env: Env, num_members: int, num_iterations: 
     ]
     done = 0
 
-    def turn() -> float:
+    def train(count: int) -> float:
         nonlocal states, done
         began = time.perf_counter()
-        results = at_once(partial(chunk, done, num_iterations), states, on_each)
+        results = at_once(partial(chunk, done, count), states, on_each)
         seconds = time.perf_counter() - began
         states = [state for state, _ in results]
-        done += num_iterations
-        return num_members * num_iterations * config.updates_per_iteration / seconds
+        done += count
+        return seconds
 
-    return Contestant("updates/s", turn)
+    return train
 
 
 class _StillEnv(GymnasiumEnv):
@@ -428,8 +439,8 @@ def _sb3_updates(sb3: Any, config: DQNConfig, num_updates: int) -> Contestant:
     return Contestant("updates/s", turn)
 
 
-def _product(size: int) -> Contestant:
-    matrix = jnp.ones((size, size), jnp.float32)
+def _product(size: int, dtype: Any = jnp.float32) -> Contestant:
+    matrix = jnp.ones((size, size), dtype)
     product = jax.jit(jnp.matmul)
     flops = 2 * size**3
     count = max(1, min(100, round(2e10 / flops)))  # a few tenths of a second for large ones
@@ -442,6 +453,195 @@ def _product(size: int) -> Contestant:
         return count * flops / (time.perf_counter() - began) / 1e9
 
     return Contestant("GFLOP/s", turn)
+
+
+# PPO
+
+
+class Training(NamedTuple):
+    """PPO of some members on a number of levels."""
+
+    config: PPOConfig
+    env: Env
+    num_members: int
+    num_levels: int = 200
+    num_iterations: int = 1  # in a turn
+
+    @property
+    def num_steps(self) -> int:
+        """Steps of all members in a turn."""
+        each = self.config.num_envs * self.config.num_steps
+        return self.num_members * self.num_iterations * each
+
+
+SYMBOLS: Final = Training(coinrun.PRESETS["quick"].ppo, coinrun.PRESETS["quick"].env, 5)
+
+# CleanRL's settings for procgen, with Nature-CNN. A peer knows no other network.
+PIXELS: Final = Training(
+    PPOConfig(net="nature", value_clip=0.2, rows_at_once=16), CoinRun(mode="easy", obs="pixels"), 2
+)
+
+# On a GPU: five members of each network, and the rate in a thousand steps per second to reach.
+ON_GPU: Final = {
+    net: Training(
+        replace(coinrun.PRESETS["full"].ppo, net=net), coinrun.PRESETS["full"].env, 5, 500
+    )
+    for net in ("nature", "impala")
+}
+GPU_AIMS: Final = {"nature": 300, "impala": 100}
+GPU_PRODUCT_SIZES: Final = (2048, 4096, 8192)
+
+
+def ppo_speed(
+    repeats: int, symbols: Training | None = SYMBOLS, pixels: Training | None = PIXELS
+) -> Result:
+    """Environment steps per second of PPO, learning included, summed over members.
+
+    Symbols stand alone; pixels beside PPO in PyTorch on EnvPool's CoinRun, with the same network,
+    batch, minibatches and epochs. The peer trains one agent with two threads. Ours is measured with
+    one agent on one device, and with `num_members` over all devices. On a GPU this is `ppo_share`.
+    """
+    if jax.default_backend() != "cpu":
+        return ppo_share(repeats)
+    contestants, notes = {}, []
+    devices = jax.local_devices()
+    if symbols is not None:
+        name = f"symbols, {symbols.num_members} members"
+        contestants[name] = _our_ppo(symbols, devices)
+    peer = None
+    if pixels is not None:
+        alone = pixels._replace(num_members=1)
+        contestants["pixels, 1 agent"] = _our_ppo(alone, devices[:1])
+        contestants[f"pixels, {pixels.num_members} members"] = _our_ppo(pixels, devices)
+        try:
+            peer = peers.Peer("envpool", learning=_peer_settings(pixels))
+            contestants["pixels, PyTorch and EnvPool"] = _peer_ppo(peer, alone.num_steps)
+        except peers.MissingPeer as error:
+            notes.append(f"PyTorch on EnvPool is not measured: {error}")
+    try:
+        figures, units = take_turns(contestants, repeats)
+    finally:
+        if peer is not None:
+            peer.close()
+    derived = {}
+    if symbols is not None:
+        derived["symbols / 15k (aim: at least 1)"] = figures[name] / 15e3
+    if pixels is not None and peer is not None:
+        theirs = figures["pixels, PyTorch and EnvPool"]
+        members = f"{pixels.num_members} members"
+        derived[f"pixels, {members} / peer (aim: above 1)"] = figures[f"pixels, {members}"] / theirs
+        derived["pixels, 1 agent / peer"] = figures["pixels, 1 agent"] / theirs
+    notes += [_described(kind, one) for kind, one in _given(symbols=symbols, pixels=pixels).items()]
+    title = f"PPO on CoinRun, learning included, on {len(devices)} devices"
+    return Result(title, figures, units, derived, tuple(notes))
+
+
+def ppo_share(
+    repeats: int,
+    trainings: Mapping[str, Training] = ON_GPU,
+    product_sizes: tuple[int, ...] = GPU_PRODUCT_SIZES,
+) -> Result:
+    """PPO's steps per second by network, and the share of the card's matrix products it reaches.
+
+    The share is `step_flops` per second over the best square product of bfloat16 matrices of the
+    same turn, times the number of devices.
+    """
+    devices = jax.local_devices()
+    contestants = {
+        f"{net}, {training.num_members} members": _our_ppo(training, devices)
+        for net, training in trainings.items()
+    }
+    products = {
+        f"product of {n}x{n} matrices": _product(n, jnp.bfloat16)._replace(unit="GFLOP/s, bfloat16")
+        for n in product_sizes
+    }
+    figures, units = take_turns(contestants | products, repeats)
+    peak = np.max([figures[name] for name in products], axis=0) * len(devices)
+    derived = {}
+    for net, training in trainings.items():
+        rate = figures[f"{net}, {training.num_members} members"]
+        flops = step_flops(training.config, training.env)
+        aim = GPU_AIMS[net]
+        derived[f"{net} / {aim}k (aim on a GPU: at least 1)"] = rate / (1e3 * aim)
+        derived[f"{net}, share of the peak ({flops / 1e6:.0f} MFLOP)"] = rate * flops / 1e9 / peak
+    notes = [_described(net, training) for net, training in trainings.items()] + _memory_notes()
+    title = f"PPO on CoinRun, learning included, on {len(devices)} x {devices[0].device_kind}"
+    return Result(title, figures, units, derived, tuple(notes))
+
+
+def step_flops(config: PPOConfig, env: Env) -> int:
+    """Floating-point operations of one agent's PPO per environment step, matrix products alone.
+
+    One forward pass to act, and a forward and a backward pass per epoch. The values of what
+    follows a rollout, of which there are a few for hundreds of steps, are not counted.
+    """
+    net = make_net(config, env)
+    params = jax.eval_shape(net.init, jax.random.key(0))
+    seen = jnp.zeros(env.obs_shape, jnp.uint8 if env.obs_high > 1 else jnp.float32)[None]
+
+    def total(params: PyTree, obs: jax.Array) -> jax.Array:
+        return net.apply(params, obs).sum()
+
+    forward = product_flops(net.apply, params, seen)
+    return forward + config.num_epochs * product_flops(jax.value_and_grad(total), params, seen)
+
+
+def product_flops(function: Callable[..., Any], *arguments: Any) -> int:
+    """Floating-point operations of all matrix products that a function does; see update_flops."""
+    return _flops_of(jax.make_jaxpr(function)(*arguments).jaxpr)
+
+
+def _flops_of(jaxpr: Any) -> int:
+    found, used = 0, set(map(id, jaxpr.outvars))
+    for eqn in reversed(jaxpr.eqns):
+        if used.isdisjoint(map(id, eqn.outvars)):  # as XLA leaves it out: a gradient by the pixels
+            continue
+        used |= set(map(id, eqn.invars))
+        if eqn.primitive.name == "dot_general":
+            (contracted, _), _ = eqn.params["dimension_numbers"]
+            summed = math.prod(eqn.invars[0].aval.shape[axis] for axis in contracted)
+            found += 2 * math.prod(eqn.outvars[0].aval.shape) * summed
+        times = eqn.params["length"] if eqn.primitive.name == "scan" else 1
+        inner = [getattr(value, "jaxpr", None) for value in eqn.params.values()]
+        found += times * sum(_flops_of(part) for part in inner if part is not None)
+    return found
+
+
+def _our_ppo(training: Training, devices: Sequence[jax.Device]) -> Contestant:
+    learner = make_ppo(training.config, training.env)
+    train = _training(
+        learner, training.env, training.num_levels, training.num_members, list(devices)
+    )
+    count = training.num_steps
+    return Contestant("steps/s", lambda: count / train(training.num_iterations))
+
+
+def _peer_settings(training: Training) -> dict[str, Any]:
+    """What the peer needs to do the same."""
+    assert isinstance(training.env, CoinRun)
+    return asdict(training.config) | {
+        "mode": training.env.mode,
+        "num_levels": training.num_levels,
+    }
+
+
+def _peer_ppo(peer: peers.Peer, num_steps: int) -> Contestant:
+    return Contestant("steps/s", lambda: peer.play(num_steps))
+
+
+def _given(**trainings: Training | None) -> dict[str, Training]:
+    return {name: training for name, training in trainings.items() if training is not None}
+
+
+def _described(name: str, training: Training) -> str:
+    config = training.config
+    parts = "" if config.rows_at_once is None else f" in parts of {config.rows_at_once}"
+    hidden = f" {'-'.join(map(str, config.hidden))}" if config.net == "mlp" else ""
+    return (
+        f"{name}: {config.net}{hidden}{' in bfloat16' if config.bfloat16 else ''}, "
+        f"{config.num_envs} x {config.num_steps} steps an iteration, {config.num_minibatches} "
+        f"minibatches{parts}, {config.num_epochs} epochs, {training.num_levels} levels"
+    )
 
 
 # Evaluation
@@ -575,6 +775,7 @@ MEASUREMENTS: Final[dict[str, Callable[[int], Result]]] = {
     "coinrun": coinrun_speed,
     "levels": levels_speed,
     "learn": learning_speed,
+    "ppo": ppo_speed,
     "evaluate": evaluation_speed,
     "predict": predict_speed,
 }

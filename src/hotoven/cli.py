@@ -150,7 +150,7 @@ class Bench:
     """Measures speed beside the peers that are installed, in one process."""
 
     what: tyro.conf.Positional[
-        Literal["env", "coinrun", "levels", "learn", "evaluate", "predict"]
+        Literal["env", "coinrun", "levels", "learn", "ppo", "evaluate", "predict"]
     ]  # what to measure
     repeats: int = 5  # timed repetitions; their median is printed
 
