@@ -49,6 +49,11 @@ FIGURES: Final = {
 }
 
 
+COINRUN_FIGURES: Final = {
+    "timeline": "An unseen level that ended in a catastrophe: the members' values, U, and the alarms",
+    "roc": "ROC curves of a catastrophe within 1 and within 10 steps, for 10 and 200 training levels",
+}
+
 # An example setting of each environment, and what the marks of its drawn level mean.
 EXAMPLES: Final = {
     "lavagrid": ("height=7, width=7", "S start, G goal, L lava, # wall."),
@@ -295,6 +300,11 @@ def coinrun_block(root: Path) -> str:
         parts.append(f"Preset `{preset}`, stored in {link}{_made_on(folder)}.\n\n{table}")
         rates = read_table(folder / "rates.parquet").to_pylist()
         parts.append(beside_coinrun(rates, _DERIVED["ppo steps"](study)))
+        parts += [
+            f"![{words}]({path.relative_to(root).as_posix()})"
+            for name, words in COINRUN_FIGURES.items()
+            if (path := folder / "figures" / f"{name}.png").exists()
+        ]
     return "\n\n".join(parts) or "No findings are stored yet: `hotoven reproduce coinrun`."
 
 
