@@ -144,6 +144,7 @@ def pool(num_envs: int) -> Any:
     return scope["Env"](num_envs)
 
 
+@pytest.mark.slow
 def test_the_learning_peer_makes_the_action_that_pays_likelier():
     torch = pytest.importorskip("torch")
     ppo = peers.TorchPPO(SETTINGS | {"entropy_weight": 0.0, "num_envs": 32}, pool(32))
