@@ -5,13 +5,17 @@ BIN := .venv/bin
 # The peers' interpreter: procgen2 has a wheel for no other CPython than 3.11.
 PYTHON311 ?= $(shell $(PYTHON) -c 'import sys; print(sys.executable if sys.version_info[:2] == (3, 11) else "python3.11")')
 
-.PHONY: setup test test-live reproduce reproduce-coinrun check bench bench-peers
+.PHONY: setup test test-long test-live reproduce reproduce-coinrun check bench bench-peers
 
 setup: .venv/setup.stamp
 
 # A process for each core; a file's tests stay together, with what they share.
 test: .venv/dev.stamp
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile -m 'not long'
+
+# What takes minutes: whole CoinRun studies, killed and resumed.
+test-long: .venv/dev.stamp
+	$(BIN)/python -m pytest -m long
 
 # The real CoinRun, on levels and actions drawn from SEED, or anew where it is not given.
 test-live: .venv/dev.stamp .venv-peers/procgen2/setup.stamp

@@ -50,8 +50,8 @@ FIGURES: Final = {
 
 
 COINRUN_FIGURES: Final = {
-    "timeline": "An unseen level that ended in a catastrophe: the members' values, U, and the alarms",
-    "roc": "ROC curves of a catastrophe within 1 and within 10 steps, for 10 and 200 training levels",
+    "timeline": "An unseen level that ended in a catastrophe: the members' values, U and alarms",
+    "roc": "ROC curves of a catastrophe within 1 and within 10 steps, 10 and 200 training levels",
 }
 
 # An example setting of each environment, and what the marks of its drawn level mean.

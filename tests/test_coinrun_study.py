@@ -98,7 +98,7 @@ def table(run: Path, name: str, **values: Any) -> dict[str, np.ndarray]:
     return {column: rows[column].to_numpy() for column in rows.column_names}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_every_unseen_level_is_played_once_in_every_way(run: Path):
     for size in (4, 8):
         for method in ACTING:
@@ -113,7 +113,7 @@ def test_every_unseen_level_is_played_once_in_every_way(run: Path):
     assert sorted(trained["level_index"]) == list(range(4))  # repeats are not counted
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_recorded_steps_end_as_the_episodes_did(run: Path):
     for method in coinrun.PREDICTED:
         steps = table(run, "steps", set="test", num_train_levels=8, method=method)
@@ -124,7 +124,7 @@ def test_recorded_steps_end_as_the_episodes_did(run: Path):
         np.testing.assert_array_equal(steps["level_id"][last], episodes["level_id"])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_who_never_asks_plays_the_very_episodes_that_were_played_alone(run: Path):
     alone = table(run, "episodes", set="test", num_train_levels=4, method="mean")
     helped = table(run, "help", num_train_levels=4, threshold=np.inf)
@@ -137,7 +137,7 @@ def test_who_never_asks_plays_the_very_episodes_that_were_played_alone(run: Path
     assert (always["num_requests"] > 0).all()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_holds_all_its_tables_findings_and_agents(run: Path):
     for name in TABLES:
         assert read_table(run / f"{name}.parquet").num_columns

@@ -28,6 +28,9 @@ MOMENTS = {
 }
 
 
+STUDIES = ("lavagrid", pytest.param("coinrun", marks=pytest.mark.long))
+
+
 def kill_when(base: Path, path: Path, study: str, pattern: str, *words: str) -> None:
     """Starts the run and kills it with SIGKILL once a file is there, before its end."""
     process = reproduce(base, path, study, *words)
@@ -42,7 +45,7 @@ def kill_when(base: Path, path: Path, study: str, pattern: str, *words: str) -> 
         process.communicate()
 
 
-@pytest.mark.parametrize("study", MOMENTS)
+@pytest.mark.parametrize("study", STUDIES)
 def test_killed_again_and_again_it_ends_with_the_same_bytes(study: str, tmp_path_factory):
     base = tmp_path_factory.getbasetemp()
     expected = results(uninterrupted(base, study)[0])
@@ -58,7 +61,7 @@ def test_killed_again_and_again_it_ends_with_the_same_bytes(study: str, tmp_path
     assert_same(results(path), expected)
 
 
-@pytest.mark.parametrize("study", MOMENTS)
+@pytest.mark.parametrize("study", STUDIES)
 def test_killed_at_any_time_it_ends_with_the_same_bytes(study: str, tmp_path_factory):
     base = tmp_path_factory.getbasetemp()
     expected = results(uninterrupted(base, study)[0])
