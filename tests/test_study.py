@@ -17,7 +17,7 @@ from hotoven.learners.danger import DangerConfig
 from hotoven.learners.dqn import DQNConfig
 from hotoven.runs import Run
 from hotoven.storage import read_json
-from hotoven.studies import lavagrid
+from hotoven.studies import lavagrid, parts
 from hotoven.studies.lavagrid import PRESETS, LavaGridStudy, make_nets, make_split
 from hotoven.studies.parts import agent_key
 
@@ -194,16 +194,16 @@ def test_steps_of_other_levels_name_both_files(tmp_path):
     steps = pa.table({"level_index": [0, 5, 5], "level_id": [test.ids[0], test.ids[5], 7]})
     files = (tmp_path / "steps.parquet", steps, tmp_path / "test.safetensors", test)
     with pytest.raises(ValueError) as error:
-        lavagrid._check_recorded(*files)
+        parts.check_recorded(*files)
     assert str(error.value).startswith(
         f"{tmp_path}/steps.parquet was not recorded on the levels of {tmp_path}/test.safetensors: "
         "its level 5 has id 7;"
     )
-    lavagrid._check_recorded(files[0], steps.slice(0, 2), *files[2:])
+    parts.check_recorded(files[0], steps.slice(0, 2), *files[2:])
     for index in (-1, 6):
         wrong = pa.table({"level_index": [index], "level_id": [test.ids[0]]})
         with pytest.raises(ValueError, match=f"its level {index} has id"):
-            lavagrid._check_recorded(files[0], wrong, *files[2:])
+            parts.check_recorded(files[0], wrong, *files[2:])
 
 
 def test_every_blocker_has_the_threshold_of_the_study():

@@ -64,9 +64,13 @@ def reproduce(base: Path, path: Path, study: str, *words: str) -> subprocess.Pop
     return start(base, "reproduce", study, "--out", str(path), *STUDIES[study], *words)
 
 
-@cache
 def uninterrupted(base: Path, study: str = "lavagrid") -> tuple[Path, str]:
     """The folder of one run that nothing disturbed, made once per test run, and what it printed."""
+    return _uninterrupted(base, study)
+
+
+@cache
+def _uninterrupted(base: Path, study: str) -> tuple[Path, str]:
     path = base / f"uninterrupted-{study}"
     return path, finish(reproduce(base, path, study))
 
