@@ -15,33 +15,26 @@ INTERRUPTED = 130  # the exit code that shells give to SIGINT
 
 def main() -> int:
     """Runs one command; returns the exit code."""
-    interrupted = stop_on_interrupt()
+    stop_on_interrupt()
     from hotoven import cli  # only now: see above
 
-    code = cli.main()
-    if interrupted.is_set():  # the web server ends well at SIGINT, perhaps before the other thread
-        threading.Event().wait()  # which ends the process
-    return code
+    return cli.main()
 
 
-def stop_on_interrupt() -> threading.Event:
+def stop_on_interrupt() -> None:
     """From now on SIGINT ends the process, whatever it is doing; to be called by the main thread.
-
-    The event is set once a SIGINT has come, shortly before the end.
 
     KeyboardInterrupt would not do: a callback of JAX swallows it, an import turns it into a
     traceback, and it waits for a program that compiles. Nothing is lost by an end at any moment,
     since every file is written atomically and a run can be resumed.
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as under nohup
-        return threading.Event()
+        return
     read_end, write_end = os.pipe()
     os.set_blocking(write_end, False)
     threading.Thread(target=_stop, args=(read_end,), daemon=True).start()
     signal.set_wakeup_fd(write_end)  # written to at once, even while the main thread is busy in C
-    interrupted = threading.Event()
-    signal.signal(signal.SIGINT, lambda number, frame: interrupted.set())
-    return interrupted
+    signal.signal(signal.SIGINT, lambda number, frame: None)
 
 
 def _stop(read_end: int) -> None:

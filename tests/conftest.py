@@ -1,9 +1,12 @@
 """Settings that hold for every test."""
 
 import os
+import signal
 import tempfile
+from collections.abc import Iterator
 
 import jax
+import pytest
 from hypothesis import settings
 
 # Two devices, as on a machine with two cores: agents are spread over them.
@@ -16,3 +19,11 @@ os.environ["HOTOVEN_CACHE"] = _LEVELS.name
 # No deadline: a first call compiles. Derandomised: a failure on one machine is one on another.
 settings.register_profile("hotoven", deadline=None, derandomize=True)
 settings.load_profile("hotoven")
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """SIGINT is not ignored by the processes started, though it may be by the one that tests."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

@@ -209,6 +209,7 @@ def test_verify_ends_with_0_only_where_every_bit_is_the_same(tmp_path, capsys):
 # Play
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_play_serves_a_page_at_the_address_it_prints_until_ctrl_c(base):
     process = start(base, "play", "lavagrid", "--level-seed", "3", "--no-browser")
     try:

@@ -3,7 +3,6 @@
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -34,12 +33,7 @@ print("went on", file=sys.stderr)
 """
 
 
-@pytest.fixture(autouse=True)
-def interruptible() -> Iterator[None]:
-    """SIGINT is not ignored by the processes started, though it may be by the one that tests."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
+pytestmark = pytest.mark.usefixtures("interruptible")
 
 
 def python(*words: str) -> subprocess.Popen:

@@ -318,7 +318,6 @@ def _run(command: Any) -> int:
         _levels(command)
     elif isinstance(command, LavaGridPlay | CoinRunPlay):
         _play(command)
-        return _stopped()
     elif isinstance(command, Verify):
         return _verify(command)
     else:
@@ -469,12 +468,6 @@ def _play(command: LavaGridPlay | CoinRunPlay) -> None:
         tell("getting ready ...")
         game.get_ready()
         web.serve(game, "play", listener, command.browser)
-
-
-def _stopped() -> int:
-    """The exit code of a server that SIGINT has ended by itself, after the line that says so."""
-    tell("hotoven: stopped")
-    return 130
 
 
 def _verify(command: Verify) -> int:
