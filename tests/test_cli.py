@@ -15,7 +15,7 @@ from hotoven.envs.coinrun.env import CoinRun
 from hotoven.envs.lavagrid import LavaGrid
 from hotoven.runs import ENTRIES, Run
 from hotoven.storage import read_json
-from hotoven.studies import lavagrid
+from hotoven.studies import lavagrid, parts
 from tinystudy import SETTINGS, TIMEOUT, assert_same, finish, results, start, uninterrupted
 
 RECORDED = Path(__file__).parent / "data" / "coinrun"
@@ -92,7 +92,7 @@ def test_bad_input_is_one_line_and_exit_code_2(capsys, line, said):
 
 
 def test_a_run_older_than_a_setting_can_be_resumed(tmp_path, capsys, monkeypatch):
-    settings = lavagrid.settings(lavagrid.PRESETS["quick"])
+    settings = parts.settings(lavagrid.PRESETS["quick"])
     del settings["tune"], settings["danger"]["pool"]
     Run.open(tmp_path / "old", {"study": "lavagrid", "settings": settings}).close()
     resumed = []
@@ -105,7 +105,7 @@ def test_a_run_older_than_a_setting_can_be_resumed(tmp_path, capsys, monkeypatch
 
 
 def test_figures_are_not_drawn_from_tables_that_may_be_old(tmp_path, capsys):
-    config = {"study": "lavagrid", "settings": lavagrid.settings(lavagrid.LavaGridStudy())}
+    config = {"study": "lavagrid", "settings": parts.settings(lavagrid.LavaGridStudy())}
     with Run.open(tmp_path / "run", config) as run:
         assert cli.main(["figures", str(run.path)]) == 2
         assert "has no tables yet" in capsys.readouterr().err

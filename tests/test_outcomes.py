@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from hotoven.evaluation.bootstrap import two_level, wilson
 from hotoven.evaluation.outcomes import (
+    METHODS,
     OUTCOMES,
     agent_rates,
     matrix,
@@ -19,6 +20,7 @@ from hotoven.evaluation.outcomes import (
     rates,
     read_cells,
 )
+from hotoven.mechanisms.acting import ACTING
 
 LETTERS = {"s": "solved", "c": "catastrophe", "t": "timeout"}
 CAUSES = {"s": "goal", "c": "lava", "t": "timeout"}
@@ -288,3 +290,7 @@ def test_half_a_million_episodes_take_seconds():
     made = rates(pa.table(columns | zeros).cast(SCHEMA))
     assert time.process_time() - start < 10
     assert made["num_episodes"].to_pylist() == [100_000] * 5
+
+
+def test_ways_of_acting_stand_in_tables_in_the_order_of_their_own_list():
+    assert [method for method in METHODS if method in ACTING] == list(ACTING)

@@ -27,7 +27,7 @@ from hotoven.envs.lavagrid import LavaGrid
 from hotoven.evaluation import findings
 from hotoven.play import Game
 from hotoven.progress import tell
-from hotoven.studies import coinrun, lavagrid
+from hotoven.studies import coinrun, lavagrid, parts
 
 Study = Literal["lavagrid", "coinrun"]
 EnvName = Literal["lavagrid", "coinrun"]
@@ -174,7 +174,7 @@ OF_COINRUN: dict[type, type] = {
     LavaGridPlay: CoinRunPlay,
 }
 
-# Each is a module with run, train, check_agents, evaluate, merge, report and settings.
+# Each is a module with run, train, check_agents, evaluate, merge and report.
 STUDIES: dict[str, Any] = {"lavagrid": lavagrid, "coinrun": coinrun}
 KINDS: dict[str, type] = {"lavagrid": lavagrid.LavaGridStudy, "coinrun": coinrun.CoinRunStudy}
 
@@ -328,8 +328,8 @@ def _run(command: Any) -> int:
 def _reproduce(command: LavaGridReproduce | CoinRunReproduce, only_train: bool) -> None:
     path = command.out or Path("runs") / f"{command.study}-{command.preset}"
     study = STUDIES[command.study]
-    config = {"study": command.study, "settings": study.settings(command.settings)}
-    defaults = {"settings": study.settings(KINDS[command.study]())}
+    config = {"study": command.study, "settings": parts.settings(command.settings)}
+    defaults = {"settings": parts.settings(KINDS[command.study]())}
     with runs.Run.open(path, config, command.resume, command.force, defaults) as run:
         if command.resume:
             run.reopen()

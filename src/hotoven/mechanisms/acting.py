@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hotoven.mechanisms.vote import share_of_votes
 from hotoven.types import AgentOutput, Decision, PyTree
 
 Apply = Callable[[PyTree, jax.Array], AgentOutput]
@@ -220,13 +221,9 @@ class DrawnVote:
     def act(self, memory: PyTree, obs: jax.Array, key: jax.Array) -> tuple[PyTree, Decision]:
         """The action with the most votes."""
         said = outputs(self.apply, self.params, obs)
-        num_members, num_actions = said.preferences.shape
-        keys = jax.random.split(key, num_members)
+        keys = jax.random.split(key, len(said.preferences))
         drawn = jax.vmap(partial(draw, greedy=self.greedy))(said.preferences, keys)
-        votes = jax.nn.one_hot(drawn, num_actions).mean(axis=0)
-        mean = said.preferences.mean(axis=0)
-        rank = (mean[:, None] > mean[None, :]).sum(axis=1).astype(jnp.float32)
-        preferences = votes + rank / np.float32(2 * num_members * num_actions)
+        preferences = share_of_votes(drawn, said.preferences.mean(axis=0))
         action = preferences.argmax().astype(jnp.int32)
         return memory, _take(action, preferences, said.value.mean())
 

@@ -6,9 +6,21 @@ from typing import ClassVar, final
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from hotoven.mechanisms.member import decide
 from hotoven.types import Decision, Net, PyTree
+
+
+def share_of_votes(chosen: jax.Array, mean: jax.Array) -> jax.Array:
+    """float32[A]: each action's share of the members' choices int[M]; ties are `mean`'s to decide.
+
+    A vote is worth 1/M; the ranks of `mean` (float32[A]) share out less than half of that.
+    """
+    num_members, num_actions = len(chosen), len(mean)
+    votes = jax.nn.one_hot(chosen, num_actions).mean(axis=0)
+    rank = (mean[:, None] > mean[None, :]).sum(axis=1).astype(jnp.float32)
+    return votes + rank / np.float32(2 * num_members * num_actions)
 
 
 @final
@@ -33,9 +45,5 @@ class Vote:
     def act(self, memory: PyTree, obs: jax.Array, key: jax.Array) -> tuple[PyTree, Decision]:
         """The action with the most votes."""
         q = jax.vmap(self.net.apply, (0, None))(self.params, obs)  # [M, A]
-        num_members, num_actions = q.shape
-        votes = jax.nn.one_hot(q.argmax(axis=1), num_actions).mean(axis=0)
-        # a vote is worth 1/M; the ranks of the mean Q-values share out less than half of that
-        rank = (q.mean(axis=0)[:, None] > q.mean(axis=0)[None, :]).sum(axis=1)
-        preferences = votes + rank.astype(jnp.float32) / (2.0 * num_members * num_actions)
+        preferences = share_of_votes(q.argmax(axis=1), q.mean(axis=0))
         return memory, decide(preferences, -q.max(axis=1).mean())

@@ -7,9 +7,8 @@ tables alone stands in `evaluation.knowing`.
 Axes: L levels, T steps, M ensemble members, A actions.
 """
 
-import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -42,9 +41,12 @@ from hotoven.storage import read_json, read_table, write_bytes, write_json, writ
 from hotoven.studies.parts import (
     agent_key,
     check_recorded,
+    check_seeds,
+    check_sizes,
     made_again_without,
     named,
     repeat,
+    settings,
     stack,
     training_note,
     write_levels,
@@ -95,10 +97,8 @@ class CoinRunStudy:
     seed: int = 0  # which agents
 
     def __post_init__(self) -> None:
-        if not self.sizes or list(self.sizes) != sorted(set(self.sizes)) or self.sizes[0] < 1:
-            raise ValueError(
-                f"sizes must be different, growing and at least 1, got {list(self.sizes)}"
-            )
+        check_sizes(self.sizes, least=1)
+        check_seeds(self.seed, self.level_seed)
         if not self.windows or list(self.windows) != sorted(set(self.windows)):
             raise ValueError(f"windows must be different and growing, got {list(self.windows)}")
         for name, least in (
@@ -129,12 +129,6 @@ class CoinRunStudy:
             raise ValueError(f"delta must be between 0 and 1, got {self.delta}")
         if not 0.0 <= self.margin <= 1.0:
             raise ValueError(f"margin must be from 0 to 1, got {self.margin}")
-        if not 0 <= self.seed < 2**32:
-            raise ValueError(f"seed must be from 0 to {2**32 - 1}, got {self.seed}")
-        if not 0 <= self.level_seed <= levels.MAX_SEED:
-            raise ValueError(
-                f"level_seed must be from 0 to {levels.MAX_SEED}, got {self.level_seed}"
-            )
 
 
 # Found on training and validation levels: docs/differences.md, "How the presets were chosen".
@@ -233,13 +227,7 @@ def make_sets(study: CoinRunStudy) -> Sets:
     )
 
 
-def settings(study: CoinRunStudy) -> dict[str, Any]:
-    """The study as plain JSON data."""
-    plain: dict[str, Any] = json.loads(json.dumps(asdict(study)))
-    return plain
-
-
-MEMBERS, DANGER, PLAY, FIT = range(4)  # roles of random keys
+MEMBERS, DANGER, PLAY = range(3)  # roles of random keys
 
 
 def train(study: CoinRunStudy, folder: Run) -> None:

@@ -4,9 +4,8 @@ Every stage writes its result into the run's folder and is skipped where the res
 that a killed run goes on where it stopped and ends with the same bytes.
 """
 
-import json
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,9 +34,12 @@ from hotoven.storage import read_json, read_table, write_bytes, write_json, writ
 from hotoven.studies.parts import (
     agent_key,
     check_recorded,
+    check_seeds,
+    check_sizes,
     made_again_without,
     named,
     repeat,
+    settings,
     stack,
     training_note,
     write_levels,
@@ -80,10 +82,8 @@ class LavaGridStudy:
     seed: int = 0  # which agents
 
     def __post_init__(self) -> None:
-        if not self.sizes or list(self.sizes) != sorted(set(self.sizes)) or self.sizes[0] < 2:
-            raise ValueError(
-                f"sizes must be different, growing and at least 2, got {list(self.sizes)}"
-            )
+        check_sizes(self.sizes, least=2)
+        check_seeds(self.seed, self.level_seed)
         for name in (
             "num_members",
             "num_replications",
@@ -98,16 +98,10 @@ class LavaGridStudy:
             raise ValueError(
                 f"num_validation_levels must be at least 0, got {self.num_validation_levels}"
             )
-        if not 0 <= self.seed < 2**32:
-            raise ValueError(f"seed must be from 0 to {2**32 - 1}, got {self.seed}")
         if self.num_members > 10_000:
             raise ValueError(f"num_members must be at most 10000, got {self.num_members}")
         if self.tune and self.num_validation_levels < 1:
             raise ValueError("tune needs num_validation_levels of at least 1, got 0")
-        if not 0 <= self.level_seed <= levels.MAX_SEED:
-            raise ValueError(
-                f"level_seed must be from 0 to {levels.MAX_SEED}, got {self.level_seed}"
-            )
         if not 0.0 < self.mc_dropout < 1.0:
             raise ValueError(f"mc_dropout must be between 0 and 1, got {self.mc_dropout}")
         if not 0.0 <= self.block_threshold <= 1.0:
@@ -281,12 +275,6 @@ def _write_film(study: LavaGridStudy, folder: Path, steps: pa.Table, test: Level
     animate.write_gif(folder / "unseen.gif", frames)
     animate.write_mp4(folder / "unseen.mp4", frames)
     return [f"unseen.gif, unseen.mp4: {sample.caption}"]
-
-
-def settings(study: LavaGridStudy) -> dict[str, Any]:
-    """The study as plain JSON data."""
-    plain: dict[str, Any] = json.loads(json.dumps(asdict(study)))
-    return plain
 
 
 MEMBERS, DROPOUT, BLOCKER, PLAY = range(4)  # roles of random keys

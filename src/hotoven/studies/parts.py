@@ -1,7 +1,9 @@
 """What studies share: where things lie in a run's folder, random keys, and rows of tables."""
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,28 @@ import pyarrow as pa
 from hotoven import agents, levels
 from hotoven.runs import Run
 from hotoven.types import LevelSet
+
+
+def settings(study: Any) -> dict[str, Any]:
+    """A study's dataclass as plain JSON data."""
+    plain: dict[str, Any] = json.loads(json.dumps(asdict(study)))
+    return plain
+
+
+def check_sizes(sizes: tuple[int, ...], least: int) -> None:
+    """Raises ValueError unless numbers of training levels differ, grow and are large enough."""
+    if not sizes or list(sizes) != sorted(set(sizes)) or sizes[0] < least:
+        raise ValueError(
+            f"sizes must be different, growing and at least {least}, got {list(sizes)}"
+        )
+
+
+def check_seeds(seed: int, level_seed: int) -> None:
+    """Raises ValueError unless both seeds, that of agents and that of levels, are in range."""
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed must be from 0 to {2**32 - 1}, got {seed}")
+    if not 0 <= level_seed <= levels.MAX_SEED:
+        raise ValueError(f"level_seed must be from 0 to {levels.MAX_SEED}, got {level_seed}")
 
 
 def agent_key(seed: int, *numbers: int) -> jax.Array:
