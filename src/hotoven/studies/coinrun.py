@@ -131,7 +131,7 @@ class CoinRunStudy:
             raise ValueError(f"margin must be from 0 to 1, got {self.margin}")
 
 
-# Found on training and validation levels: docs/differences.md, "How the presets were chosen".
+# See docs/coinrun-study.md, "How the presets were chosen".
 _QUICK = CoinRunStudy(
     env=CoinRun(mode="easy", obs="symbolic", max_steps=300),
     ppo=PPOConfig(
