@@ -10,6 +10,7 @@ import pytest
 
 from hotoven.envs.coinrun.env import CoinRun
 from hotoven.mechanisms.acting import ACTING
+from hotoven.runs import ENTRIES
 from hotoven.storage import read_table
 from hotoven.studies import coinrun
 from hotoven.studies.coinrun import PRESETS, TABLES, CoinRunStudy, make_sets
@@ -138,6 +139,27 @@ def test_who_never_asks_plays_the_very_episodes_that_were_played_alone(run: Path
 
 
 @pytest.mark.long
+def test_what_each_member_said_is_what_the_scores_were_made_of(run: Path):
+    for method in coinrun.PREDICTED:
+        said = table(run, "members", num_train_levels=8, method=method)
+        steps = table(run, "steps", set="test", num_train_levels=8, method=method)
+        early = steps["level_index"] < 5  # of as many levels it is kept
+        assert 0 < early.sum() == len(said["step"]) < len(early)
+        for column in ("level_id", "step"):
+            np.testing.assert_array_equal(said[column], steps[column][early])
+        values = np.stack(said["values"])
+        np.testing.assert_allclose(values.mean(axis=1), steps["mu"][early], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(values.std(axis=1), steps["sigma"][early], rtol=1e-4, atol=1e-6)
+        policies = np.stack(said["probabilities"]).reshape(len(values), 2, -1).astype(np.float32)
+        np.testing.assert_allclose(policies.sum(axis=2), 1.0, atol=2e-3)
+        dangers = np.stack(said["dangers"]).astype(np.float32)
+        expected = (policies.mean(axis=1) * dangers).sum(axis=1)
+        # what does nothing has one danger here and six, which may differ, in the score
+        close = np.abs(expected - steps["blocker"][early]) < 0.02
+        assert close.mean() > 0.5
+
+
+@pytest.mark.long
 def test_a_run_holds_all_its_tables_findings_and_agents(run: Path):
     for name in TABLES:
         assert read_table(run / f"{name}.parquet").num_columns
@@ -148,4 +170,5 @@ def test_a_run_holds_all_its_tables_findings_and_agents(run: Path):
         "levels8.safetensors",
     }
     assert not list((run / "checkpoints").iterdir())
+    assert {path.name for path in run.iterdir() if not path.name.startswith(".")} <= ENTRIES
     assert CoinRun.num_actions == len(coinrun.EFFECTIVE)

@@ -28,7 +28,9 @@ ENTRIES = frozenset(
     (
         *("run.json", "levels", "checkpoints", "agents", "parts", "calibration.json"),
         *(f"{name}.parquet" for name in ("episodes", "steps", "rates", "agent_rates")),
-        *("differences.parquet", "findings.json", "findings.md", "figures"),
+        *("differences.parquet", "findings.json", "findings.md", "figures", "chosen.json"),
+        *(f"{name}.parquet" for name in ("coherence", "help", "help_rates", "predictions", "roc")),
+        *(f"{name}.parquet" for name in ("comparisons", "alarms", "promises", "members")),
     )
 )
 

@@ -62,7 +62,7 @@ EFFECTIVE: Final = np.where(
 # What a run holds, in the order in which it is made.
 TABLES: Final = (
     *("episodes", "steps", "rates", "agent_rates", "differences", "coherence", "help"),
-    *("help_rates", "predictions", "roc", "comparisons", "alarms", "promises"),
+    *("help_rates", "predictions", "roc", "comparisons", "alarms", "promises", "members"),
 )
 RECORDED: Final = ("test", "calibration", "shifted")  # sets whose steps are kept for it
 
@@ -91,6 +91,7 @@ class CoinRunStudy:
     help_steps: int = 10  # steps for which a helper takes over
     num_help_levels: int = 250  # test levels played with a helper
     num_help_thresholds: int = 8  # from always asking to never asking
+    num_inspected_levels: int = 100  # test levels of which it is kept what each member says
     tune: bool = False  # play the validation levels in place of the test levels
     num_chunks: int = 20  # checkpoints in one training
     level_seed: int = 0  # which levels
@@ -112,6 +113,7 @@ class CoinRunStudy:
             ("help_steps", 1),
             ("num_help_levels", 1),
             ("num_help_thresholds", 2),
+            ("num_inspected_levels", 0),
             ("num_chunks", 1),
             ("min_lead", 0),
         ):
@@ -198,7 +200,8 @@ class Probes(NamedTuple):
 
     values: jax.Array  # float32[M]
     probabilities: jax.Array  # float32[M, A]
-    blocker: jax.Array  # float32[], the classifier's probability of a catastrophe at once
+    dangers: jax.Array  # float32[A], the classifier's probability that an action kills at once
+    blocker: jax.Array  # float32[], the same of the action that the mean policy will draw
     supported: jax.Array  # bool[], whether the agent stands on something
 
 
@@ -305,7 +308,8 @@ def make_players(study: CoinRunStudy) -> Players:
         return Probes(
             said.value,
             said.preferences,
-            # of the action that the mean policy will draw, as far as is known before it is drawn
+            catastrophe,
+            # as far as it is known before an action is drawn
             said.preferences.mean(axis=0) @ catastrophe,
             physics.supported(state),
         )
@@ -397,6 +401,7 @@ def _evaluate_one(study: CoinRunStudy, sets: Sets, players: Players, path: Path,
     episodes: list[dict[str, Any]] = []
     steps: list[dict[str, Any]] = []
     coherences: list[dict[str, Any]] = []
+    said: list[dict[str, Any]] = []
     chosen: list[dict[str, Any]] = []
     heads: dict[str, Any] = {}
     with stage(f"play with the agents of {size} levels", len(acting)) as shown:
@@ -417,6 +422,7 @@ def _evaluate_one(study: CoinRunStudy, sets: Sets, players: Players, path: Path,
                     for name in RECORDED if method == WATCHED else ("test",):
                         label = {"set": name, **where}
                         steps.append(_step_rows(label, played[name], traces[name], learned))
+                    said.append(_member_rows(study, where, sets.test, traces["test"]))
             shown.show(done, method)
     part = _part(path, size)
     write_table(
@@ -426,6 +432,7 @@ def _evaluate_one(study: CoinRunStudy, sets: Sets, players: Players, path: Path,
     write_json(part / "chosen.json", chosen)
     write_table(part / "steps.parquet", stack(steps))
     write_table(part / "coherence.parquet", stack(coherences))
+    write_table(part / "members.parquet", stack(said))
     write_table(part / "episodes.parquet", stack(episodes))  # last: it says that the part is whole
 
 
@@ -555,7 +562,7 @@ def _step_rows(
     where: dict[str, Any], played: LevelSet, trace: Trace, learned: head.Head | None
 ) -> dict[str, Any]:
     """The steps of recorded episodes as rows of steps.parquet, in float32."""
-    values, probabilities, blocker, supported = trace.probes
+    values, probabilities, _, blocker, supported = trace.probes
     level, step = np.nonzero(trace.valid)
     at = lambda leaf: np.asarray(leaf)[level, step]  # noqa: E731
     found = {
@@ -579,6 +586,30 @@ def _step_rows(
         "outcome": np.array(OUTCOMES)[at(trace.outcome)],
         "supported": at(supported),
         **{name: at(score).astype(np.float32) for name, score in found.items()},
+    }
+
+
+def _member_rows(
+    study: CoinRunStudy, where: dict[str, Any], played: LevelSet, trace: Trace
+) -> dict[str, Any]:
+    """What each member said at the steps of the first levels, as rows of members.parquet.
+
+    `probabilities` holds the members' one after another, each of the actions that differ; doing
+    nothing has what all actions that do nothing have together. What is only looked at is float16.
+    """
+    values, probabilities, dangers, *_ = trace.probes
+    level, step = np.nonzero(np.asarray(trace.valid)[: study.num_inspected_levels])
+    shares = np.zeros((len(level), study.num_members, NUM_MOVES), np.float32)
+    np.add.at(shares, (..., EFFECTIVE), np.asarray(probabilities)[level, step])
+    shares = shares.reshape(len(level), study.num_members * NUM_MOVES)
+    return {
+        **repeat(where, len(level)),
+        "level_index": level.astype(np.int32),
+        "level_id": played.ids[level],
+        "step": step.astype(np.int16),
+        "values": np.asarray(values)[level, step],
+        "probabilities": shares.astype(np.float16),
+        "dangers": np.asarray(dangers)[level, step, :NUM_MOVES].astype(np.float16),
     }
 
 
@@ -656,9 +687,9 @@ def _helped_rows(
 def merge(study: CoinRunStudy, path: Path) -> None:
     """Writes the tables of the run at `path` from those of its parts."""
     parts = [_part(path, size) for size in study.sizes]
-    episodes, steps, coherences, helped = (
+    episodes, steps, coherences, helped, said = (
         pa.concat_tables([_read_part(part, name) for part in parts])
-        for name in ("episodes", "steps", "coherence", "help")
+        for name in ("episodes", "steps", "coherence", "help", "members")
     )
     chosen = [row for part in parts for row in _read_chosen(part)]
     write_json(path / "chosen.json", chosen)
@@ -680,6 +711,7 @@ def merge(study: CoinRunStudy, path: Path) -> None:
             steps, chosen, *where, WATCHED, study.alarm_window, study.min_lead,
             study.promises, study.delta,
         ),
+        "members": said,
     }  # fmt: skip
     assert tuple(tables) == TABLES
     for name, table in tables.items():
