@@ -51,6 +51,7 @@ def reached_from(module: str) -> set[str]:
 
 RULES = [
     ("hotoven.types", ["hotoven"]),
+    ("hotoven.palette", ["hotoven"]),
     ("hotoven.storage", ["jax"]),
     ("hotoven.trees", ["hotoven.envs", "hotoven.levels", "hotoven.learners", "hotoven.evaluation"]),
     (

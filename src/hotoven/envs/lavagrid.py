@@ -15,23 +15,14 @@ import numpy as np
 
 from hotoven.envs import lavagrid_levels
 from hotoven.envs.lavagrid_levels import FLOOR, GOAL, LAVA, MOVES, WALL, Level
+from hotoven.palette import COLOURS, Colour, rgb
 from hotoven.types import CATASTROPHE, RUNNING, SOLVED, TIMEOUT, TimeStep
 
 CAUSES = ("", "goal", "lava", "timeout")
 CHANNELS = ("wall", "lava", "goal", "unknown", "agent")
 
-# The blog's colours, as RGB. Kept as data so that every drawing of a level uses the same ones.
-PALETTE: dict[str, tuple[int, int, int]] = {
-    "floor": (245, 245, 242),
-    "wall": (58, 62, 70),
-    "lava": (206, 52, 44),
-    "goal": (52, 160, 84),
-    "hidden": (202, 204, 210),
-    "hatch": (168, 171, 180),
-    "agent": (38, 98, 206),
-    "line": (222, 222, 218),
-    "fatal": (16, 16, 18),
-}
+# The blog's colours, as RGB.
+PALETTE: dict[str, Colour] = {name: rgb(colour) for name, colour in COLOURS["lavagrid"].items()}
 
 
 class State(NamedTuple):

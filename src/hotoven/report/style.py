@@ -15,12 +15,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter
 
+from hotoven.palette import COLOURS
 from hotoven.storage import write_bytes
 
-# Okabe & Ito 2008: eight colours that colour-blind people can tell apart.
-BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#E69F00", "#009E73", "#CC79A7"
-SKY, VERMILLION, BLACK, GREY = "#56B4E9", "#D55E00", "#000000", "#8A8A8A"
-PALE: Final = "#E4E4E4"  # lines that only guide the eye
+BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILLION, BLACK, GREY, PALE = (
+    COLOURS["charts"][name]
+    for name in (
+        *("blue", "orange", "green", "purple", "sky", "vermillion", "black", "grey"),
+        "pale",  # lines that only guide the eye
+    )
+)
 DASHES: Final = (0, (4, 2))
 STYLE: Final[dict[Any, Any]] = {
     "font.size": 11.0,

@@ -10,7 +10,6 @@ All shapes and colours are this project's own. What kills and what pays looks th
 level; ground, background, agent, monsters and crates differ from level to level.
 """
 
-import colorsys
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -40,31 +39,31 @@ from hotoven.envs.coinrun.physics import (
     TALL,
     State,
 )
+from hotoven.palette import COLOURS, rgb, rgbs
 
 SPAN: Final = 13  # cells that a picture is wide and high
 OBS_SIZE: Final = 64  # pixels that an observation is wide and high
 PERIOD: Final = 10  # steps after which what moves by the clock has come round
 SQUARE: Final = 0.2  # side of a velocity square, as a share of the picture's
 
-# The same in every level.
-LAVA, GLOW = (214, 52, 32), (255, 176, 46)
-COIN, SHINE = (250, 206, 36), (255, 244, 178)
-SAW, HUB = (150, 156, 168), (58, 62, 72)
-EYE, PUPIL, FATAL = (255, 255, 255), (24, 24, 30), (16, 16, 18)
+_INKS: Final = COLOURS["coinrun"]
 
-# By theme.
-AGENTS: Final = ((38, 98, 206), (40, 150, 120), (196, 86, 150), (222, 150, 40), (120, 88, 190))
-GROUNDS: Final = (  # stone, seam, turf
-    ((132, 98, 70), (104, 76, 54), (96, 168, 72)),
-    ((150, 150, 158), (118, 118, 128), (206, 212, 222)),
-    ((196, 160, 104), (164, 130, 80), (232, 202, 132)),
-    ((106, 84, 122), (82, 64, 98), (164, 120, 190)),
-    ((112, 122, 96), (86, 96, 72), (70, 134, 110)),
-    ((168, 108, 88), (136, 84, 68), (226, 226, 230)),
+# The same in every level.
+LAVA, GLOW, COIN, SHINE, SAW, HUB, EYE, PUPIL, FATAL = (
+    rgb(_INKS[name])
+    for name in ("lava", "glow", "coin", "shine", "saw", "hub", "eye", "pupil", "fatal")
 )
-CRATES: Final = ((176, 124, 66), (190, 142, 92), (152, 104, 70), (168, 132, 58))
-NUM_BACKGROUNDS: Final = 62
-NUM_MONSTERS: Final = 9
+
+# By theme. The hues of monsters, skies and hills are apart from red and gold, which belong to lava
+# and coins.
+AGENTS, CRATES, MONSTERS, SKIES, HILLS = (
+    rgbs(_INKS[name]) for name in ("agents", "crates", "monsters", "skies", "hills")
+)
+GROUNDS: Final = tuple(
+    zip(*(rgbs(_INKS[name]) for name in ("stones", "seams", "turfs")), strict=True)
+)
+NUM_BACKGROUNDS: Final = len(SKIES)
+NUM_MONSTERS: Final = len(MONSTERS)
 
 # Lengths are whole numbers: sideways 256ths of a cell, upwards within a cell 128ths, so that a
 # whole cell is a byte too.
@@ -77,21 +76,6 @@ _NONE: Final = 255  # a row that no pixel has
 _WAVE_BITS: Final = 16  # the height of `_wave` is a power of two
 _BLOCK: Final = 32  # pictures that are drawn together on a CPU
 
-
-def _shade(hue: float, saturation: float, value: float) -> tuple[int, ...]:
-    return tuple(round(255 * part) for part in colorsys.hsv_to_rgb(hue % 1.0, saturation, value))
-
-
-# Hues apart from red and gold, which belong to lava and coins; steps of the golden section.
-MONSTERS: Final = tuple(_shade(0.25 + 0.6 * (k * 0.618 % 1.0), 0.7, 0.72) for k in range(9))
-SKIES: Final = tuple(
-    _shade(0.30 + 0.45 * (k * 0.618 % 1.0), 0.10 + 0.05 * (k % 4), 0.80 - 0.05 * (k % 3))
-    for k in range(NUM_BACKGROUNDS)
-)
-HILLS: Final = tuple(
-    _shade(0.30 + 0.45 * (k * 0.618 % 1.0), 0.22 + 0.05 * (k % 4), 0.68 - 0.05 * (k % 3))
-    for k in range(NUM_BACKGROUNDS)
-)
 
 # What a pixel of the agent shows, as in `_sprites`.
 _NOTHING, _BODY, _FOOT, _WHITE, _DARK = range(5)
