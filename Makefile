@@ -5,17 +5,23 @@ BIN := .venv/bin
 # The peers' interpreter: procgen2 has a wheel for no other CPython than 3.11.
 PYTHON311 ?= $(shell $(PYTHON) -c 'import sys; print(sys.executable if sys.version_info[:2] == (3, 11) else "python3.11")')
 
-.PHONY: setup test test-long test-live reproduce reproduce-coinrun check bench bench-peers
+.PHONY: setup test test-long test-live test-browser reproduce reproduce-coinrun check bench bench-peers
 
 setup: .venv/setup.stamp
 
 # A process for each core; a file's tests stay together, with what they share.
 test: .venv/dev.stamp
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile -m 'not long'
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile -m 'not long' --ignore tests/browser
 
 # What takes minutes: whole CoinRun studies, killed and resumed.
 test-long: .venv/dev.stamp
-	$(BIN)/python -m pytest -m long
+	$(BIN)/python -m pytest -m long --ignore tests/browser
+
+# The pages, in Debian's Chromium or the one that HOTOVEN_CHROMIUM names.
+test-browser: .venv/browser.stamp
+	@[ -n "$$HOTOVEN_CHROMIUM" ] || command -v chromium >/dev/null || \
+	  { apt-get update --quiet && apt-get install --yes --quiet --no-install-recommends chromium; }
+	$(BIN)/python -m pytest tests/browser
 
 # The real CoinRun, on levels and actions drawn from SEED, or anew where it is not given.
 test-live: .venv/dev.stamp .venv-peers/procgen2/setup.stamp
@@ -46,6 +52,10 @@ bench-peers: .venv-peers/envpool/setup.stamp .venv-peers/procgen2/setup.stamp
 .venv/dev.stamp: pyproject.toml | .venv/created.stamp
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $@ .venv/setup.stamp
+
+.venv/browser.stamp: pyproject.toml | .venv/created.stamp
+	$(BIN)/python -m pip install --quiet --editable '.[dev,browser]'
+	@touch $@ .venv/dev.stamp .venv/setup.stamp
 
 .venv/bench.stamp: pyproject.toml | .venv/created.stamp
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
