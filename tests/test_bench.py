@@ -97,7 +97,7 @@ def test_flops_of_a_step_of_ppo_with_nature_cnn_are_those_counted_by_hand():
     assert bench.step_flops(PPOConfig(net="nature", rows_at_once=16), env) == 65_392_640
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_ppo_is_measured_without_its_peer_on_one_device_and_on_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -151,7 +151,7 @@ def test_ppo_is_compared_with_its_peer_turn_by_turn(monkeypatch: pytest.MonkeyPa
     assert asked == [("envpool", "nature", "easy", 200), *[64 * 256] * 3, "closed"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_what_is_measured_of_ppo_on_a_gpu_runs_at_a_tiny_size():
     few = replace(FEW, bfloat16=True, num_envs=1)
     trainings = {

@@ -16,14 +16,23 @@ from hotoven.envs.lavagrid import LavaGrid
 from hotoven.runs import ENTRIES, Run
 from hotoven.storage import read_json
 from hotoven.studies import lavagrid, parts
-from tinystudy import SETTINGS, TIMEOUT, assert_same, finish, results, start, uninterrupted
+from tinystudy import (
+    SETTINGS,
+    TIMEOUT,
+    assert_same,
+    finish,
+    results,
+    shared_folder,
+    start,
+    uninterrupted,
+)
 
 RECORDED = Path(__file__).parent / "data" / "coinrun"
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory) -> Path:
-    return tmp_path_factory.getbasetemp()
+    return shared_folder(tmp_path_factory)
 
 
 # What is refused

@@ -14,7 +14,7 @@ from hotoven.runs import ENTRIES
 from hotoven.storage import read_table
 from hotoven.studies import coinrun
 from hotoven.studies.coinrun import PRESETS, TABLES, CoinRunStudy, make_sets
-from tinystudy import uninterrupted
+from tinystudy import shared_folder, uninterrupted
 
 SMALL = replace(
     PRESETS["quick"],
@@ -88,7 +88,7 @@ def test_full_trains_twenty_five_million_steps_on_pixels_of_hard_levels():
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return uninterrupted(tmp_path_factory.getbasetemp(), "coinrun")[0]
+    return uninterrupted(shared_folder(tmp_path_factory), "coinrun")[0]
 
 
 def table(run: Path, name: str, **values: Any) -> dict[str, np.ndarray]:

@@ -241,6 +241,7 @@ def test_an_episode_does_not_depend_on_what_is_played_beside_it():
     assert len({x for *_, x in asked}) > NUM_LEVELS
 
 
+@pytest.mark.long
 def test_a_planner_who_is_asked_at_once_brings_every_agent_to_the_coin():
     env = CoinRun(mode="easy", obs="symbolic", max_steps=300)
     found = play_with_help(

@@ -8,7 +8,16 @@ from pathlib import Path
 import pytest
 
 from hotoven.progress import Stage
-from tinystudy import SETTINGS, TIMEOUT, assert_same, finish, results, start, uninterrupted
+from tinystudy import (
+    SETTINGS,
+    TIMEOUT,
+    assert_same,
+    finish,
+    results,
+    shared_folder,
+    start,
+    uninterrupted,
+)
 
 # A finalizer stands for JAX's callbacks: Python drops what is raised in it.
 IN_A_CALLBACK = """
@@ -81,7 +90,7 @@ def test_where_interrupts_are_ignored_they_stay_ignored():
 @pytest.mark.slow
 @pytest.mark.parametrize("sign", ["train levels: 8", "train 4 agents", "train 2 MC-dropout"])
 def test_in_training_it_says_how_to_go_on(tmp_path_factory, tmp_path: Path, sign: str):
-    base = tmp_path_factory.getbasetemp()
+    base = shared_folder(tmp_path_factory)
     words = ["reproduce", "lavagrid", "--out", str(tmp_path / "run"), *SETTINGS]
     process = start(base, *words)
     lines = interrupt_at(process, sign)

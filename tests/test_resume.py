@@ -7,7 +7,15 @@ from pathlib import Path
 import pytest
 
 from hotoven.storage import read_json
-from tinystudy import TIMEOUT, assert_same, finish, reproduce, results, uninterrupted
+from tinystudy import (
+    TIMEOUT,
+    assert_same,
+    finish,
+    reproduce,
+    results,
+    shared_folder,
+    uninterrupted,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -47,7 +55,7 @@ def kill_when(base: Path, path: Path, study: str, pattern: str, *words: str) -> 
 
 @pytest.mark.parametrize("study", STUDIES)
 def test_killed_again_and_again_it_ends_with_the_same_bytes(study: str, tmp_path_factory):
-    base = tmp_path_factory.getbasetemp()
+    base = shared_folder(tmp_path_factory)
     expected = results(uninterrupted(base, study)[0])
     path = base / f"killed-{study}"
     first, *others = MOMENTS[study]
@@ -63,7 +71,7 @@ def test_killed_again_and_again_it_ends_with_the_same_bytes(study: str, tmp_path
 
 @pytest.mark.parametrize("study", STUDIES)
 def test_killed_at_any_time_it_ends_with_the_same_bytes(study: str, tmp_path_factory):
-    base = tmp_path_factory.getbasetemp()
+    base = shared_folder(tmp_path_factory)
     expected = results(uninterrupted(base, study)[0])
     path = base / f"killed-at-random-{study}"
     process = reproduce(base, path, study)

@@ -1,15 +1,16 @@
 """Whole studies with very small settings, run by the command line."""
 
+import fcntl
 import hashlib
 import io
 import os
 import subprocess
 import sys
-from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
+import pytest
 from safetensors import numpy as safetensors_numpy
 
 import hotoven
@@ -32,6 +33,12 @@ COINRUN_SETTINGS = """
 """.split()  # noqa: SIM905
 STUDIES = {"lavagrid": SETTINGS, "coinrun": COINRUN_SETTINGS}
 TIMEOUT = 300  # seconds; far more than it takes
+
+
+def shared_folder(factory: pytest.TempPathFactory) -> Path:
+    """One folder for this run of the tests, whatever the number of processes that test."""
+    base = factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
 
 def start(base: Path, *words: str) -> subprocess.Popen:
@@ -66,13 +73,12 @@ def reproduce(base: Path, path: Path, study: str, *words: str) -> subprocess.Pop
 
 def uninterrupted(base: Path, study: str = "lavagrid") -> tuple[Path, str]:
     """The folder of one run that nothing disturbed, made once per test run, and what it printed."""
-    return _uninterrupted(base, study)
-
-
-@cache
-def _uninterrupted(base: Path, study: str) -> tuple[Path, str]:
-    path = base / f"uninterrupted-{study}"
-    return path, finish(reproduce(base, path, study))
+    path, said = base / f"uninterrupted-{study}", base / f"uninterrupted-{study}.txt"
+    with (base / f"uninterrupted-{study}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another process that tests may be at it
+        if not said.exists():
+            said.write_text(finish(reproduce(base, path, study)))
+    return path, said.read_text()
 
 
 def results(path: Path) -> dict[str, bytes]:
