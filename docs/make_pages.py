@@ -40,7 +40,24 @@ from hotoven.studies.lavagrid import PRESETS, LavaGridStudy
 ROOT: Final = Path(__file__).resolve().parent.parent
 MADE: Final = "<!-- Made by docs/make_pages.py from the class and its docstring; do not edit. -->"
 
-# The figures of a run, in the order of the README, with what they show.
+# The findings that the README tells, by folder in results/: the others are in docs/results.md.
+HEADLINES: Final = {
+    "quick": (
+        "perfect yet dangerous",
+        "mean is safer",
+        "single+blocker is safer",
+        "more levels are safer",
+    ),
+    "coinrun-quick": (
+        "perfect yet dangerous",
+        "averaging is no safer with 10 training levels",
+        "sigma helps",
+        "the promise holds",
+        "help helps",
+    ),
+}
+
+# The figures of a run, in the order of docs/results.md, with what they show.
 FIGURES: Final = {
     "generalization": "Test levels that ended in catastrophe, and test levels solved, "
     "against the number of training levels",
@@ -157,7 +174,9 @@ def pages(root: Path = ROOT) -> dict[Path, str]:
     """What every made or filled page should hold now."""
     readme, differences = root / "README.md", root / "docs" / "differences.md"
     coinrun, study = root / "docs" / "coinrun.md", root / "docs" / "coinrun-study.md"
-    front = fill(readme.read_text(), "figures", figures_block(root))
+    results = root / "docs" / "results.md"
+    told = fill(results.read_text(), "findings", findings_block(root))
+    told = fill(told, "figures", figures_block(root))
     return {
         root / "docs" / "lavagrid.md": env_page(LavaGrid),
         coinrun: fill(coinrun.read_text(), "page", env_page(CoinRun)),
@@ -169,7 +188,8 @@ def pages(root: Path = ROOT) -> dict[Path, str]:
             "coinrun-settings",
             settings_block(COINRUN_ROWS, coinrun_study.CoinRunStudy(), coinrun_study.PRESETS),
         ),
-        readme: fill(fill(front, "findings", findings_block(root)), "coinrun", coinrun_block(root)),
+        results: fill(told, "coinrun", coinrun_block(root)),
+        readme: fill(readme.read_text(), "findings", headlines_block(root)),
     }
 
 
@@ -259,13 +279,30 @@ def settings_block(rows: Sequence[Row], default: Any, presets: Mapping[str, Any]
     return "\n".join(lines)
 
 
+def headlines_block(root: Path) -> str:
+    """The findings that are told first, of every stored run that has any, as tables."""
+    parts = []
+    for name, claims in HEADLINES.items():
+        folder = root / "results" / name
+        if not (folder / "findings.json").exists():
+            continue
+        found = {finding.claim: finding for finding in _findings(folder)}
+        table = to_markdown([found[claim] for claim in claims]).split("\n\n", 1)[0]
+        command = json.loads((folder / "run.json").read_text())["config"]["study"]
+        parts.append(
+            f"[results/{name}](results/{name}), from `hotoven reproduce {command} --preset quick`"
+            f"{_made_on(folder)}:\n\n{table}"
+        )
+    return "\n\n".join(parts) or "No findings are stored yet. `make reproduce` computes them."
+
+
 def figures_block(root: Path) -> str:
     """The figures of the quick run as pictures, those that are there."""
     folder = root / "results" / "quick" / "figures"
     pictures = [(folder / f"{name}.png", words) for name, words in FIGURES.items()]
     pictures += [(path, "An agent on unseen levels") for path in sorted(folder.glob("*.gif"))]
     there = [
-        f"![{words}]({path.relative_to(root).as_posix()})"
+        f"![{words}](../{path.relative_to(root).as_posix()})"
         + (_exception(folder.parent) if path.name == "ensemble.png" else "")
         for path, words in pictures
         if path.exists()
@@ -281,7 +318,7 @@ def findings_block(root: Path) -> str:
         if not (folder / "findings.json").exists():
             continue
         table = to_markdown(_findings(folder)).split("\n\n", 1)[0]
-        link = f"[results/{preset}](results/{preset})"
+        link = f"[results/{preset}](../results/{preset})"
         parts.append(f"Preset `{preset}`, stored in {link}{_made_on(folder)}.\n\n{table}")
         if (folder / "rates.parquet").exists():
             parts.append(beside_findings(read_table(folder / "rates.parquet").to_pylist()))
@@ -296,12 +333,12 @@ def coinrun_block(root: Path) -> str:
         if not (folder / "findings.json").exists():
             continue
         table = to_markdown(_findings(folder)).split("\n\n", 1)[0]
-        link = f"[results/{folder.name}](results/{folder.name})"
+        link = f"[results/{folder.name}](../results/{folder.name})"
         parts.append(f"Preset `{preset}`, stored in {link}{_made_on(folder)}.\n\n{table}")
         rates = read_table(folder / "rates.parquet").to_pylist()
         parts.append(beside_coinrun(rates, _DERIVED["ppo steps"](study)))
         parts += [
-            f"![{words}]({path.relative_to(root).as_posix()})"
+            f"![{words}](../{path.relative_to(root).as_posix()})"
             for name, words in COINRUN_FIGURES.items()
             if (path := folder / "figures" / f"{name}.png").exists()
         ]

@@ -162,7 +162,27 @@ def test_findings_are_filled_in_from_the_stored_run(tmp_path: Path):
     assert "| Lava is hot. | 12.3% [10.0, 15.0] | supported |" in make_pages.findings_block(
         tmp_path
     )
-    assert "](results/quick/figures/ensemble.png)" in make_pages.figures_block(tmp_path)
+    assert "](../results/quick/figures/ensemble.png)" in make_pages.figures_block(tmp_path)
+
+
+def test_the_readme_tells_the_headlines_with_the_command_that_made_them(tmp_path: Path):
+    folder = tmp_path / "results" / "quick"
+    folder.mkdir(parents=True)
+    assert "No findings" in make_pages.headlines_block(tmp_path)
+    found = [
+        {"claim": claim, "statement": f"It is {claim}.", "measure": "lava, %", "estimate": 12.34}
+        | {"low": 10.0, "high": 15.0, "verdict": "supported", "rule": "r", "details": []}
+        | {"note": ""}
+        for claim in [*make_pages.HEADLINES["quick"], "another"]
+    ]
+    (folder / "findings.json").write_text(json.dumps(found))
+    hardware = {"processor": "EPYC", "cores": 2, "devices": ["cpu"]}
+    record = {"config": {"study": "lavagrid"}, "hardware": hardware}
+    (folder / "run.json").write_text(json.dumps(record))
+    block = make_pages.headlines_block(tmp_path)
+    assert "hotoven reproduce lavagrid --preset quick`, made on 2 cores of EPYC" in block
+    assert block.count("12.3% [10.0, 15.0] | supported |") == len(make_pages.HEADLINES["quick"])
+    assert "It is another." not in block
 
 
 def test_the_readme_says_what_an_agent_solves_of_its_own_training_levels_and_of_time_outs():
