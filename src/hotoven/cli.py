@@ -1,4 +1,4 @@
-"""The command line: reproduce, train, evaluate, figures, levels, play, verify, bench.
+"""The command line: reproduce, train, evaluate, figures, levels, play, watch, verify, bench.
 
 Commands and their settings are frozen dataclasses read by tyro, which only this module imports.
 Bad input ends with one line on standard error and exit code 2. Ctrl-C is `hotoven_command`'s.
@@ -7,6 +7,7 @@ Bad input ends with one line on standard error and exit code 2. Ctrl-C is `hotov
 import contextlib
 import difflib
 import io
+import math
 import os
 import re
 import sys
@@ -28,6 +29,7 @@ from hotoven.evaluation import findings
 from hotoven.play import Game
 from hotoven.progress import tell
 from hotoven.studies import coinrun, lavagrid, parts
+from hotoven.watch import Settings, Watch
 
 Study = Literal["lavagrid", "coinrun"]
 EnvName = Literal["lavagrid", "coinrun"]
@@ -138,6 +140,19 @@ class CoinRunPlay(Play):
 
 
 @dataclass(frozen=True)
+class WatchRun:
+    """Shows a run's agents at play on unseen levels; they ask you for help, in a browser here."""
+
+    run: tyro.conf.Positional[Path]  # the run's folder
+    settings: Annotated[Settings, tyro.conf.arg(name="")] = Settings()
+    size: int | None = None  # agents of that many training levels; None: the fewest
+    threshold: float | None = None  # alarm where U is above it; None: that of the promise
+    promise: float | None = None  # share of catastrophes left unannounced; None: 0.2
+    port: int = 0  # of the page's address; 0 takes any that is free
+    browser: bool = True  # open the page; else its address is only printed
+
+
+@dataclass(frozen=True)
 class Verify:
     """Compares an engine with recordings of the game it repeats, bit by bit."""
 
@@ -162,6 +177,7 @@ COMMANDS: dict[str, type] = {
     "figures": Figures,
     "levels": LavaGridLevels,
     "play": LavaGridPlay,
+    "watch": WatchRun,
     "verify": Verify,
     "bench": Bench,
 }
@@ -318,6 +334,8 @@ def _run(command: Any) -> int:
         _levels(command)
     elif isinstance(command, LavaGridPlay | CoinRunPlay):
         _play(command)
+    elif isinstance(command, WatchRun):
+        _watch(command)
     elif isinstance(command, Verify):
         return _verify(command)
     else:
@@ -349,14 +367,19 @@ def _figures(command: Figures) -> None:
         raise ValueError(
             f"{command.run} has no tables yet: hotoven evaluate {command.run} makes them"
         )
-    if runs.read_about(command.run)["status"] == "running":  # its tables may be of another time
-        raise ValueError(
-            f"{command.run} is being evaluated or was stopped in the middle of it, so its tables "
-            f"may be old: hotoven evaluate {command.run} --resume makes them new"
-        )
+    _check_finished(command.run)
     with runs.Run.open(command.run, config, resume=True):
         found = study.report(settings, command.run)
     _tell(command.run, found)
+
+
+def _check_finished(path: Path) -> None:
+    """Raises ValueError if the tables of the run at `path` may be of another time."""
+    if runs.read_about(path)["status"] == "running":
+        raise ValueError(
+            f"{path} is being evaluated or was stopped in the middle of it, so its tables may be "
+            f"old: hotoven evaluate {path} --resume makes them new"
+        )
 
 
 def _evaluate(command: Evaluate) -> None:
@@ -468,6 +491,24 @@ def _play(command: LavaGridPlay | CoinRunPlay) -> None:
         tell("getting ready ...")
         game.get_ready()
         web.serve(game, "play", listener, command.browser)
+
+
+def _watch(command: WatchRun) -> None:
+    if command.threshold is not None and command.promise is not None:
+        raise ValueError("threshold and promise both say where the alarm is: give one of them")
+    if command.threshold is not None and math.isnan(command.threshold):
+        raise ValueError(f"threshold must be a number, got {command.threshold}")
+    study, settings, _ = _study_of(command.run)
+    with runs.locked(command.run), web.listen(command.port) as listener:
+        if command.threshold is None:
+            _check_finished(command.run)
+        watched = study.watched(
+            settings, command.run, command.size, command.promise, command.threshold
+        )
+        session = Watch(watched, command.settings, command.run)
+        tell("getting ready ...")
+        session.get_ready()
+        web.serve(session, "watch", listener, command.browser)
 
 
 def _verify(command: Verify) -> int:

@@ -17,7 +17,7 @@ import jax
 import numpy as np
 
 from hotoven.storage import read_arrays, write_arrays
-from hotoven.types import Env, LevelSet
+from hotoven.types import Env, LevelSet, PyTree
 
 # Each role draws its ids from a range of its own; within it, a seed picks 2**32 consecutive ids.
 ROLES: Final = ("train", "validation", "test")
@@ -50,7 +50,7 @@ def make_levels(env: Env, ids: np.ndarray) -> LevelSet:
         raise ValueError(f"level ids must be at most {MAX_ID}, got {ids.max()}")
     ids = ids.astype(np.int64)
     levels, facts = env.generate(ids)
-    return LevelSet(levels, ids, _digests(env.content(levels)), facts, env.family, env.version)
+    return LevelSet(levels, ids, digests(env.content(levels)), facts, env.family, env.version)
 
 
 def split(
@@ -174,7 +174,7 @@ def load(path: Path, env: Env) -> LevelSet:
             )
         leaves.append(stored)
     levels = jax.tree.unflatten(jax.tree.structure(pattern), leaves)
-    if not np.array_equal(_digests(env.content(levels)), arrays["digests"]):
+    if not np.array_equal(digests(env.content(levels)), arrays["digests"]):
         raise ValueError(f"{path} is damaged: its levels are not those its digests name")
     return LevelSet(
         levels,
@@ -230,7 +230,7 @@ def _fill(
     )
 
 
-def _digests(levels: object) -> np.ndarray:
+def digests(levels: PyTree) -> np.ndarray:
     """uint8[L, 16]: BLAKE2b of each level's arrays, names and shapes included."""
     named = _named(levels)
     head = repr([(name, leaf.dtype.str, leaf.shape[1:]) for name, leaf in named.items()]).encode()
@@ -240,10 +240,10 @@ def _digests(levels: object) -> np.ndarray:
         for leaf in named.values()
     ]
     content = np.concatenate(rows, axis=1)
-    digests = [
+    found = [
         hashlib.blake2b(head + row.tobytes(), digest_size=DIGEST_BYTES).digest() for row in content
     ]
-    return np.frombuffer(b"".join(digests), np.uint8).reshape(len(content), DIGEST_BYTES)
+    return np.frombuffer(b"".join(found), np.uint8).reshape(len(content), DIGEST_BYTES)
 
 
 def _named(levels: object) -> dict[str, np.ndarray]:

@@ -1,7 +1,7 @@
 """A person plays a level: keys become actions, time makes steps of them, the page is told the rest.
 
 A `Game` is a `Session` of `web`, which shows it and hands it the keys; nothing here knows of a web
-server, and the environment draws itself.
+server, and the environment draws itself. `Controls` and `Hands` are for every page with keys.
 """
 
 from collections.abc import Callable, Mapping, Set
@@ -28,7 +28,7 @@ class Controls(NamedTuple):
 
     steps_per_second: int  # 0: a key that is pressed makes one step, and nothing else does
     action: Callable[[Set[str]], int | None]  # of the keys that are down; None: they mean nothing
-    keys: tuple[tuple[str, str], ...]  # what a person presses, and what it does
+    moves: tuple[tuple[str, str], ...]  # what a person presses, and what it does
     about: Callable[[Any], str]  # an environment's settings in a few words
     start: str  # what to do first
 
@@ -58,7 +58,6 @@ CONTROLS: Final[dict[str, Controls]] = {
             ("← → or A D", "run"),
             ("↑ or W or space", "jump"),
             ("↓ or S", "drop through crates"),
-            *_LEVEL_KEYS,
         ),
         lambda env: f"{env.mode}",
         "Press a key to start.",
@@ -66,11 +65,54 @@ CONTROLS: Final[dict[str, Controls]] = {
     "lavagrid": Controls(
         0,
         lavagrid_action,
-        (("arrows or W A S D", "move one cell"), *_LEVEL_KEYS),
+        (("arrows or W A S D", "move one cell"),),
         lambda env: f"{env.height} by {env.width} cells",
         "Press an arrow key to move.",
     ),
 }
+
+
+class Hands:
+    """The keys that viewers hold. One that is let go before the next step still counts for it."""
+
+    def __init__(self) -> None:
+        self._held: dict[int, frozenset[str]] = {}  # by viewer
+        self._tapped: frozenset[str] = frozenset()  # pressed since the last step
+
+    @property
+    def down(self) -> frozenset[str]:
+        """Keys that any viewer holds."""
+        return frozenset().union(*self._held.values())
+
+    def press(self, viewer: int, keys: Any) -> list[str]:
+        """That viewer holds these keys from now on; returns those that it did not hold before.
+
+        Raises:
+          ValueError: these are no keys.
+        """
+        if not isinstance(keys, list) or not all(key in KEYS for key in keys):
+            raise ValueError(f"keys must be among {', '.join(KEYS)}, got {ascii(keys)[:80]}")
+        fresh = [key for key in dict.fromkeys(keys) if key not in self._held.get(viewer, ())]
+        self._held[viewer] = frozenset(keys)
+        return fresh
+
+    def tap(self, keys: list[str]) -> None:
+        """These keys count for the next step, though they may be up by then."""
+        self._tapped |= frozenset(keys)
+
+    def let_go(self, viewer: int) -> None:
+        """The keys of that viewer are up."""
+        self._held.pop(viewer, None)
+
+    def take(self) -> frozenset[str]:
+        """The keys of a step: those that are down, or were since the last one."""
+        keys = self.down | self._tapped
+        self.forget()
+        return keys
+
+    def forget(self) -> None:
+        """Keys that are up again count for nothing."""
+        self._tapped = frozenset()
 
 
 class Game:
@@ -93,11 +135,10 @@ class Game:
         self.controls = CONTROLS[env.name]
         self.level_id = level_id
         self.actions: list[int] = []  # of this episode
-        self._held: dict[int, frozenset[str]] = {}  # by viewer
-        self._tapped: frozenset[str] = frozenset()  # pressed since the last step
+        self._hands = Hands()
         self._notice = ""
         self._make(level_id)
-        self.scale = _scale(env, self.state, scale)
+        self.scale = good_scale(env, self.state, scale)
 
     @property
     def seconds_per_step(self) -> float:
@@ -119,14 +160,12 @@ class Game:
         return {
             "title": type(self.env).__name__,
             "about": self.controls.about(self.env),
-            "keys": self.controls.keys,
+            "keys": (*self.controls.moves, *_LEVEL_KEYS),
         }
 
     def step(self) -> None:
         """One step with the keys that are down, or were since the last one."""
-        keys = self._down() | self._tapped
-        self._tapped = frozenset()
-        action = self.controls.action(keys)
+        action = self.controls.action(self._hands.take())
         if action is not None:
             self._act(action)
 
@@ -145,12 +184,12 @@ class Game:
 
     def let_go(self, viewer: int) -> None:
         """The keys of that viewer are up."""
-        self._held.pop(viewer, None)
+        self._hands.let_go(viewer)
 
     def pause(self) -> None:
         """Time stands still until the next key."""
         self._going = False
-        self._tapped = frozenset()
+        self._hands.forget()
 
     def show(self) -> tuple[Mapping[str, Any], np.ndarray]:
         """Where the episode stands, in words, and its picture."""
@@ -163,7 +202,7 @@ class Game:
         return status, np.asarray(self._draw())
 
     def _draw(self) -> jax.Array:
-        return _picture(self.env, self.scale, self.state)
+        return picture(self.env, self.scale, self.state)
 
     def _message(self) -> str:
         if self._notice:
@@ -182,23 +221,17 @@ class Game:
         return f"{'Solved' if self.outcome == SOLVED else 'Died'}: {self.env.causes[self.cause]}"
 
     def _press(self, viewer: int, keys: Any) -> None:
-        if not isinstance(keys, list) or not all(key in KEYS for key in keys):
-            raise ValueError(f"keys must be among {', '.join(KEYS)}, got {ascii(keys)[:80]}")
-        fresh = [key for key in dict.fromkeys(keys) if key not in self._held.get(viewer, ())]
-        self._held[viewer] = frozenset(keys)
+        fresh = self._hands.press(viewer, keys)
         if not fresh or self.outcome != RUNNING:
             return
         self._going, self._notice = True, ""
         if self.controls.steps_per_second:
-            self._tapped |= frozenset(fresh)
+            self._hands.tap(fresh)
             return
         for key in fresh:
             action = self.controls.action({key})
             if action is not None:
                 self._act(action)
-
-    def _down(self) -> frozenset[str]:
-        return frozenset().union(*self._held.values())
 
     def _command(self, command: Any) -> None:
         moves = {"restart": 0, "next": 1, "previous": -1}
@@ -218,7 +251,8 @@ class Game:
         seed = int(facts["seed"][0]) if "seed" in facts else level_id
         self._seed = "" if seed == level_id else f" (seed {seed})"
         self.outcome, self.cause = RUNNING, 0
-        self._going, self._tapped, self._notice = bool(self._down()), frozenset(), ""
+        self._hands.forget()
+        self._going, self._notice = bool(self._hands.down), ""
 
     def _act(self, action: int) -> None:
         if self.outcome == RUNNING:
@@ -243,12 +277,17 @@ def _step(env: Env, state: PyTree, action: jax.Array) -> tuple[PyTree, jax.Array
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _picture(env: Env, scale: int, state: PyTree) -> jax.Array:
+def picture(env: Env, scale: int, state: PyTree) -> jax.Array:
+    """uint8[height, width, 3]: `env.render`, compiled."""
     return env.render(state, scale)
 
 
-def _scale(env: Env, state: PyTree, scale: int | None) -> int:
+def good_scale(env: Env, state: PyTree, scale: int | None, side: int = GOOD_SIDE) -> int:
     """Pixels per cell: those asked for, or what makes a picture of a good size.
+
+    Args:
+      state: any of the environment's; shapes are enough.
+      side: pixels of a good picture's longer side, at most.
 
     Raises:
       ValueError: they are too few or make too large a picture.
@@ -256,7 +295,7 @@ def _scale(env: Env, state: PyTree, scale: int | None) -> int:
     shape = jax.eval_shape(lambda state: env.render(state, MIN_SCALE), state).shape
     cells = max(shape[0], shape[1]) // MIN_SCALE
     if scale is None:
-        return max(min(GOOD_SIDE // cells, GOOD_SCALE), MIN_SCALE)
+        return max(min(side // cells, GOOD_SCALE), MIN_SCALE)
     if not MIN_SCALE <= scale <= MAX_SIDE // cells:
         raise ValueError(
             f"scale must be from {MIN_SCALE} to {MAX_SIDE // cells} pixels per cell, got {scale}"

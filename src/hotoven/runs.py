@@ -11,7 +11,8 @@ import platform
 import shutil
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Self
@@ -31,6 +32,7 @@ ENTRIES = frozenset(
         *("differences.parquet", "findings.json", "findings.md", "figures", "chosen.json"),
         *(f"{name}.parquet" for name in ("coherence", "help", "help_rates", "predictions", "roc")),
         *(f"{name}.parquet" for name in ("comparisons", "alarms", "promises", "members")),
+        *(f"{name}.parquet" for name in ("interventions", "plays")),  # of hotoven watch
     )
 )
 
@@ -161,6 +163,21 @@ class Run:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Nobody else writes into the run at `path` meanwhile; what it holds is left as it is.
+
+    Raises:
+      RunError: another process writes it, or there is no run.
+    """
+    read_about(path)
+    lock = _lock(path)
+    try:
+        yield
+    finally:
+        os.close(lock)
 
 
 def read_about(path: Path) -> dict[str, Any]:

@@ -81,6 +81,32 @@ def recorded_episodes(tables: Tables) -> list[Episode]:
     return episodes
 
 
+def conformal_rows(tables: Tables, size: int) -> list[dict[str, Any]]:
+    """The rows of the table of promises that alarms are chosen from, at that number of levels."""
+    return rows_of(
+        tables, "promises", num_train_levels=size, score=SCORE, acting=WATCHED, rule="conformal"
+    )
+
+
+def kept_promise(tables: Tables, size: int) -> dict[str, Any]:
+    """The row of the smallest promise of `PROMISED` or more that needs no alarm in every step.
+
+    Raises:
+      Missing: there is none.
+    """
+    promises = [
+        row
+        for row in conformal_rows(tables, size)
+        if row["promised"] >= PROMISED and not row["vacuous"]
+    ]
+    if not promises:
+        raise Missing(
+            f"no threshold of {SCORE} keeps a promise of {PROMISED:.0%} or more without an alarm "
+            "in every step"
+        )
+    return min(promises, key=lambda row: row["promised"])
+
+
 def watch(tables: Tables) -> Watch:
     """The alarms that the timeline and the film show, at the smallest number of training levels.
 
@@ -91,19 +117,7 @@ def watch(tables: Tables) -> Watch:
       Missing: there is no such promise, or no such step was recorded.
     """
     size = all_sizes(tables)[0]
-    promises = [
-        row
-        for row in rows_of(
-            tables, "promises", num_train_levels=size, score=SCORE, acting=WATCHED, rule="conformal"
-        )
-        if row["promised"] >= PROMISED and not row["vacuous"]
-    ]
-    if not promises:
-        raise Missing(
-            f"no threshold of {SCORE} keeps a promise of {PROMISED:.0%} or more without an alarm "
-            "in every step"
-        )
-    chosen = min(promises, key=lambda row: row["promised"])
+    chosen = kept_promise(tables, size)
     episodes = recorded_episodes(tables)
     steps = tables["steps"]
     longest = pc.max(steps["step"]).as_py() + 1

@@ -29,6 +29,7 @@ from hotoven.evaluation import coherence, findings, head, knowing, outcomes, sco
 from hotoven.evaluation.alarms import peak_thresholds
 from hotoven.evaluation.coinrun_findings import coinrun_findings
 from hotoven.evaluation.help import Helped, discrimination, play_with_help
+from hotoven.evaluation.live import Said
 from hotoven.evaluation.prediction import labels
 from hotoven.evaluation.rollout import record_all
 from hotoven.learners.danger import DangerConfig, make_danger
@@ -39,6 +40,7 @@ from hotoven.report import coinrun_figures, coinrun_watch
 from hotoven.runs import Run, changes, filled
 from hotoven.storage import read_json, read_table, write_bytes, write_json, write_table
 from hotoven.studies.parts import (
+    BY_HAND,
     agent_key,
     check_recorded,
     check_seeds,
@@ -49,9 +51,11 @@ from hotoven.studies.parts import (
     settings,
     stack,
     training_note,
+    watched_size,
     write_levels,
 )
 from hotoven.types import CATASTROPHE, OUTCOMES, LevelSet, Net, PyTree, Trace
+from hotoven.watch import Watched
 
 PREDICTED: Final = ("random_step", "mean")  # ways of acting whose danger is predicted, as the post
 WATCHED: Final = "mean"  # the way of acting that asks for help
@@ -315,6 +319,77 @@ def make_players(study: CoinRunStudy) -> Players:
         )
 
     return Players(member, danger, apply, probe)
+
+
+def watched(
+    study: CoinRunStudy,
+    path: Path,
+    size: int | None = None,
+    promise: float | None = None,
+    threshold: float | None = None,
+) -> Watched:
+    """The agents of the run at `path` with what it takes to watch them on its test levels.
+
+    They act by the mean. The score is "mean and std", the threshold the one given, or the conformal
+    one of `promise`, or that of the alarms that the report shows.
+
+    Raises:
+      ValueError: there are no such agents or promises, or files are damaged.
+    """
+    there = [one for one in study.sizes if _agents_path(path, one).exists()]
+    size = watched_size(path, study.sizes, there, size)
+    promised = BY_HAND
+    if threshold is None:
+        row = _promise_row(path, size, promise)
+        threshold = row["threshold"]
+        promised = (
+            f"At most {row['promised']:.0%} of catastrophes come without {row['min_lead']} steps "
+            f"of warning, where nobody helps (conformal, from {row['num_calibration']} deaths)."
+        )
+    players = make_players(study)
+    ensemble = load_ensemble(study, players, path, size)
+    acting = policies(ensemble.members, players.apply, study.hold, study.margin)
+    return Watched(
+        env=study.env,
+        painter=replace(study.env, paint_velocity=False),
+        levels=levels.load(path / "levels" / "test.safetensors", study.env),
+        policy=acting[WATCHED],
+        probe=Partial(partial(_said, players), ensemble.members, ensemble.danger),
+        key=agent_key(study.seed, PLAY, size),
+        coefficients=scores.WITH_STD,
+        threshold=threshold,
+        promise=promised,
+        num_train_levels=size,
+        first_level=0,
+        help_steps=study.help_steps,
+        actions=CoinRun.action_names[:NUM_MOVES],
+        group=EFFECTIVE,
+    )
+
+
+def _promise_row(path: Path, size: int, promise: float | None) -> dict[str, Any]:
+    """The row of the table of promises that the threshold is from."""
+    source = path / "promises.parquet"
+    needed = ("num_train_levels", "acting", "score", "rule", "promised", "threshold", "vacuous")
+    tables = {"promises": read_table(source, (*needed, "min_lead", "num_calibration"))}
+    try:
+        if promise is None:
+            return coinrun_watch.kept_promise(tables, size)
+    except LookupError as absence:
+        raise ValueError(f"{source}: {absence}; give a threshold") from None
+    rows = {row["promised"]: row for row in coinrun_watch.conformal_rows(tables, size)}
+    if promise not in rows:
+        allowed = ", ".join(f"{one:g}" for one in sorted(rows)) or "none"
+        raise ValueError(f"promise must be one of {allowed}, which {source} holds, got {promise:g}")
+    return rows[promise]
+
+
+def _said(players: Players, members: PyTree, danger: PyTree, state: PyTree, obs: PyTree) -> Said:
+    """What is shown of a state: actions that do nothing are one."""
+    told = players.probe(members, danger, state, obs)
+    shares = jnp.zeros((told.probabilities.shape[0], NUM_MOVES))
+    shares = shares.at[:, EFFECTIVE].add(told.probabilities)
+    return Said(told.values, shares, told.dangers[:NUM_MOVES])
 
 
 def _about(study: CoinRunStudy, size: int) -> dict[str, Any]:

@@ -14,11 +14,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+from jax.tree_util import Partial
 
 from hotoven import agents, levels
 from hotoven.envs.lavagrid import LavaGrid
-from hotoven.evaluation import findings, outcomes
+from hotoven.evaluation import findings, outcomes, scores
+from hotoven.evaluation.knowing import read_recorded
+from hotoven.evaluation.live import Said
 from hotoven.evaluation.prediction import Calibration, calibration
+from hotoven.evaluation.promise import Promise, catastrophe_peaks, conformal_threshold
 from hotoven.evaluation.rollout import Episodes, play, record
 from hotoven.learners.danger import DangerConfig, make_danger
 from hotoven.learners.dqn import DQNConfig, make_dqn, make_net
@@ -32,6 +37,7 @@ from hotoven.report import animate, figures
 from hotoven.runs import Run, changes, filled
 from hotoven.storage import read_json, read_table, write_bytes, write_json, write_table
 from hotoven.studies.parts import (
+    BY_HAND,
     agent_key,
     check_recorded,
     check_seeds,
@@ -42,9 +48,11 @@ from hotoven.studies.parts import (
     settings,
     stack,
     training_note,
+    watched_size,
     write_levels,
 )
 from hotoven.types import OUTCOMES, LevelSet, Net, PyTree
+from hotoven.watch import Watched
 
 # Columns without which a stored table is none of a study's.
 STEP_COLUMNS = (
@@ -58,6 +66,9 @@ RATE_COLUMNS = (
 METHODS = ("single", "mean", "vote", "mc_dropout")
 BLOCKED = "+blocker"
 TRACED = ("single", "mean", "mean+blocker")  # methods whose episodes are recorded step by step
+WATCHED = "mean"  # the method that asks a person for help
+PROMISED = 0.2  # share of catastrophes that its alarms may leave unannounced, by default
+HELP_STEPS = 5  # for which a person takes over, by default
 
 
 @dataclass(frozen=True)
@@ -327,6 +338,84 @@ def load_ensemble(study: LavaGridStudy, path: Path, size: int, replication: int)
     if different:
         raise ValueError(f"{source} holds other agents: {', '.join(different)}")
     return Ensemble(**params)
+
+
+def watched(
+    study: LavaGridStudy,
+    path: Path,
+    size: int | None = None,
+    promise: float | None = None,
+    threshold: float | None = None,
+) -> Watched:
+    """The first replication's agents of the run at `path`, and what it takes to watch them.
+
+    They act by the mean. The score is "mean and std" of the members' largest Q-values, the
+    threshold the one given, or conformal for `promise`, chosen on the recorded test levels; the
+    others are there to be watched.
+
+    Raises:
+      ValueError: there are no such agents, too few deaths for that promise, or damaged files.
+    """
+    there = [one for one in study.sizes if _agents_path(path, one, 0).exists()]
+    size = watched_size(path, study.sizes, there, size)
+    promised, first = BY_HAND, 0
+    if threshold is None:
+        share = PROMISED if promise is None else promise
+        chosen = _promise(study, path, size, share)
+        threshold, first = chosen.threshold, study.num_traced_levels
+        promised = (
+            f"At most {share:.0%} of catastrophes come without an alarm, where nobody helps "
+            f"(conformal, from {chosen.num_catastrophes} deaths on unseen levels 0 to {first - 1})."
+        )
+    nets = make_nets(study)
+    ensemble = load_ensemble(study, path, size, 0)
+    return Watched(
+        env=study.env,
+        painter=study.env,
+        levels=levels.load(path / "levels" / "test.safetensors", study.env),
+        policy=policies(study, nets, ensemble)[WATCHED],
+        probe=Partial(partial(_said, nets), ensemble.members, ensemble.blocker),
+        key=agent_key(study.seed, PLAY, 0, size, 0),
+        coefficients=scores.WITH_STD,
+        threshold=threshold,
+        promise=promised,
+        num_train_levels=size,
+        first_level=first,
+        help_steps=HELP_STEPS,
+        actions=study.env.action_names,
+        group=np.arange(study.env.num_actions),
+    )
+
+
+def _promise(study: LavaGridStudy, path: Path, size: int, share: float) -> Promise:
+    """The threshold of that share, chosen on the recorded test levels."""
+    if not 0.0 < share < 1.0:
+        raise ValueError(f"promise must be between 0 and 1, got {share:g}")
+    source = path / "steps.parquet"
+    steps = read_table(source, STEP_COLUMNS)
+    steps = steps.filter((pc.field("method") == WATCHED) & (pc.field("num_train_levels") == size))
+    q = np.stack(steps["members"].to_numpy()) if steps.num_rows else np.zeros((0, 0))
+    values = q.reshape(len(q), study.num_members, study.env.num_actions).max(axis=2)
+    for name, column in (("mu", scores.mean_value(values)), ("sigma", scores.std_value(values))):
+        steps = steps.append_column(name, pa.array(column.astype(np.float32)))
+    recorded = read_recorded(steps, "test", size, WATCHED, study.env.max_steps, ("mu", "sigma"))
+    score = scores.score(recorded.columns["mu"], recorded.columns["sigma"], *scores.WITH_STD)
+    # an alarm on the fatal step's own observation is in time: it comes before the action
+    peaks = catastrophe_peaks(score, recorded.num_steps, recorded.died, min_lead=0)
+    chosen = conformal_threshold(peaks, share)
+    if chosen.vacuous:
+        raise ValueError(
+            f"{source}: a promise of {share:.0%} needs more than the {len(peaks)} deaths of "
+            f"{WATCHED!r} trained on {size} levels that it holds; give a threshold, or a larger "
+            "promise"
+        )
+    return chosen
+
+
+def _said(nets: Nets, members: PyTree, blocker: PyTree, state: PyTree, obs: PyTree) -> Said:
+    """What is shown of a state; a member's value is its largest Q-value."""
+    q = jax.vmap(nets.member.apply, (0, None))(members, obs)
+    return Said(q.max(axis=1), q, jax.nn.sigmoid(nets.blocker.apply(blocker, obs)))
 
 
 def _about(study: LavaGridStudy, size: int, replication: int) -> dict[str, Any]:

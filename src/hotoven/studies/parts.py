@@ -129,6 +129,33 @@ def check_recorded(path: Path, steps: pa.Table, source: Path, test: LevelSet) ->
         )
 
 
+def watched_size(path: Path, sizes: tuple[int, ...], there: list[int], size: int | None) -> int:
+    """The number of training levels whose agents are watched: `size`, or the smallest there is.
+
+    Args:
+      sizes: those of the study.
+      there: those of them whose agents are in the run's folder at `path`.
+
+    Raises:
+      ValueError: there are no agents, or none of that size.
+    """
+    if not there:
+        raise ValueError(f"{path} has no agents: {_MAKE_AGENTS}")
+    if size is None:
+        return there[0]
+    if size not in there:
+        allowed = ", ".join(map(str, there))
+        missing = f", {_MAKE_AGENTS}" if size in sizes else ""
+        raise ValueError(
+            f"size must be one of {allowed}, whose agents are in {path}, got {size}{missing}"
+        )
+    return size
+
+
+_MAKE_AGENTS = "hotoven reproduce or train makes them, where it is given the same settings"
+BY_HAND = "Its threshold was given by hand: it promises nothing."
+
+
 def repeat(values: Mapping[str, Any], count: int) -> dict[str, np.ndarray]:
     """One value per column, `count` times; whole numbers as int32."""
     return {
