@@ -83,6 +83,7 @@ class Watched(NamedTuple):
     num_train_levels: int
     first_level: int  # the first unseen level that the threshold does not come from
     help_steps: int
+    preferences: str  # what a member says of its actions
     actions: tuple[str, ...]  # names, [G]
     group: np.ndarray  # int[A]  which of them an action is
 
@@ -196,6 +197,7 @@ class Watch:
             "promise": self.watched.promise if self._agent_plays else "",
             "mode": self.settings.mode,
             "formula": _formula(self.watched.coefficients),
+            "preferences": self.watched.preferences,
             "actions": self.watched.actions,
             "blocked": BLOCKED,
             "max_speed": MAX_SPEED,

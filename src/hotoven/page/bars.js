@@ -17,8 +17,8 @@ const short = (number) => (Math.abs(number) < 10 ? number.toFixed(2) : number.to
 // as high as rows[r][g], and a line across at the group's mean. The group `chosen` is marked. A
 // number `dashed` draws a dashed line through all. `low` and `high` bound the axis; where they are
 // not given they follow from the numbers and 0. `label` says what is drawn, and becomes part of the
-// text alternative, which holds the means.
-export function bars(svg, { label, names, rows, chosen, dashed, low, high }) {
+// text alternative, which holds the means; there `spoken` stands for names that are signs.
+export function bars(svg, { label, names, spoken = names, rows, chosen, dashed, low, high }) {
   const all = [...rows.flat(), 0, ...(dashed === undefined ? [] : [dashed])].filter(Number.isFinite);
   const bottom = low ?? Math.min(...all);
   const top = Math.max(high ?? Math.max(...all), bottom + 1e-9);
@@ -35,8 +35,8 @@ export function bars(svg, { label, names, rows, chosen, dashed, low, high }) {
   svg.setAttribute("viewBox", `0 0 ${WIDTH} ${HEIGHT}`);
   svg.setAttribute("role", "img");
   svg.classList.add("bars");
-  const told = names.map((name, group) => `${name} ${short(means[group])}`).join(", ");
-  const mark = chosen === undefined || chosen === null ? "" : `; chosen: ${names[chosen]}`;
+  const told = spoken.map((name, group) => `${name} ${short(means[group])}`).join(", ");
+  const mark = chosen === undefined || chosen === null ? "" : `; chosen: ${spoken[chosen]}`;
   const line = dashed === undefined ? "" : `; dashed line at ${short(dashed)}`;
   svg.setAttribute("aria-label", `${label}${rows.length > 1 ? ", means" : ""}: ${told}${mark}${line}`);
 

@@ -1,13 +1,8 @@
 // A person plays: shows what the game says and tells it the keys.
 
-import { connect, watchKeys } from "./stage.js";
+import { connect, listKeys, watchKeys, write } from "./stage.js";
 
 const at = (id) => document.getElementById(id);
-
-// Sets a text only where it changes, so that a screen reader does not read it again.
-function write(element, text) {
-  if (element.textContent !== text) element.textContent = text;
-}
 
 let about = "";
 
@@ -15,14 +10,7 @@ const send = connect(at("picture"), {
   greeted(told) {
     about = told.about;
     write(at("title"), told.title);
-    at("keys").replaceChildren(
-      ...told.keys.flatMap(([press, does]) => {
-        const names = [document.createElement("dt"), document.createElement("dd")];
-        names[0].textContent = press;
-        names[1].textContent = does;
-        return names;
-      }),
-    );
+    listKeys(at("keys"), told.keys);
   },
   shown(status) {
     const { level, steps, outcome, message } = status;

@@ -2,6 +2,23 @@
 
 const RETRY_MS = 1000;
 
+// Sets a text only where it changes, so that a screen reader does not read it again.
+export function write(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}
+
+// Fills a list of definitions with pairs of what is pressed and what it does.
+export function listKeys(list, keys) {
+  list.replaceChildren(
+    ...keys.flatMap(([press, does]) => {
+      const names = [document.createElement("dt"), document.createElement("dd")];
+      names[0].textContent = press;
+      names[1].textContent = does;
+      return names;
+    }),
+  );
+}
+
 // Opens the page's socket, and opens it again whenever it is lost. `greeted` gets what is told
 // once, `shown` the status of each frame, `lost` nothing. Returns a function that sends a message,
 // or nothing while there is no socket.
@@ -81,6 +98,7 @@ export function watchKeys(letters, { changed, command }) {
 
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.target.closest("input") && event.code.startsWith("Arrow")) return; // they are its own
     const letter = letters[event.key.toLowerCase()];
     const key = CODES[event.code];
     if (letter) {

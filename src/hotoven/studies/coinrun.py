@@ -362,6 +362,7 @@ def watched(
         num_train_levels=size,
         first_level=0,
         help_steps=study.help_steps,
+        preferences="probabilities of actions",
         actions=CoinRun.action_names[:NUM_MOVES],
         group=EFFECTIVE,
     )

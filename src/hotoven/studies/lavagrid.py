@@ -382,6 +382,7 @@ def watched(
         num_train_levels=size,
         first_level=first,
         help_steps=HELP_STEPS,
+        preferences="Q-values of actions",
         actions=study.env.action_names,
         group=np.arange(study.env.num_actions),
     )
