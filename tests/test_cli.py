@@ -43,7 +43,10 @@ LAVAGRID = "reproduce lavagrid"
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("explode", "one of reproduce, train, .*, levels, play, verify, bench, got 'explode'"),
+        (
+            "explode",
+            "one of reproduce, train, .*, levels, play, watch, verify, bench, got 'explode'",
+        ),
         ("reproduce", "lavagrid"),
         ("reproduce pacman", "lavagrid"),
         (f"{LAVAGRID} --preset slow", "quick, full, got 'slow'"),

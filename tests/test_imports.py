@@ -90,6 +90,17 @@ RULES = [
             "hotoven.studies",
         ],
     ),
+    (
+        "hotoven.watch",
+        [
+            "hotoven.web",
+            "hotoven.learners",
+            "hotoven.agents",
+            "hotoven.mechanisms",
+            "hotoven.report",
+            "hotoven.studies",
+        ],
+    ),
 ]
 
 
