@@ -5,7 +5,7 @@ BIN := .venv/bin
 # The peers' interpreter: procgen2 has a wheel for no other CPython than 3.11.
 PYTHON311 ?= $(shell $(PYTHON) -c 'import sys; print(sys.executable if sys.version_info[:2] == (3, 11) else "python3.11")')
 
-.PHONY: setup test test-long test-live test-browser reproduce reproduce-coinrun check bench bench-peers
+.PHONY: setup test test-long test-live test-browser watch reproduce reproduce-coinrun check bench bench-peers
 
 setup: .venv/setup.stamp
 
@@ -27,6 +27,11 @@ test-browser: .venv/browser.stamp
 test-live: .venv/dev.stamp .venv-peers/procgen2/setup.stamp
 	HOTOVEN_PROCGEN_PYTHON=.venv-peers/procgen2/bin/python HOTOVEN_LIVE_SEED=$(SEED) \
 	  $(BIN)/python -m pytest --capture=no tests/test_coinrun_live.py
+
+# Agents play unseen levels in your browser, and ask you for help. LavaGrid: RUN=results/quick
+RUN ?= results/coinrun-quick
+watch: setup
+	$(BIN)/hotoven watch $(RUN)
 
 reproduce: setup
 	$(BIN)/hotoven reproduce lavagrid --preset quick

@@ -6,10 +6,9 @@ On LavaGrid's level 0, with made-up agents whose steps and scores are known.
 import json
 import re
 import shutil
-from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +19,6 @@ import pytest
 from jax.tree_util import Partial
 
 from hotoven import cli, runs
-from hotoven.envs.coinrun.env import CoinRun
 from hotoven.envs.lavagrid import LavaGrid
 from hotoven.evaluation import live, scores
 from hotoven.evaluation.help import play_with_help
@@ -30,68 +28,29 @@ from hotoven.evaluation.rollout import Episodes, play
 from hotoven.levels import make_levels, take
 from hotoven.mechanisms.acting import Combined, mean_probabilities
 from hotoven.storage import read_json, read_table, write_json, write_table
-from hotoven.types import AgentOutput, Decision
+from hotoven.types import AgentOutput
 from hotoven.watch import INTERVENTIONS, PLAYS, Settings, Watch, Watched
-from tinystudy import uninterrupted
+from tinystudy import shared_folder, uninterrupted
+from watching import (
+    ANOTHER,
+    DOWN,
+    KEY,
+    LEFT,
+    RIGHT,
+    SOMEBODY,
+    TO_THE_GOAL,
+    TO_THE_LAVA,
+    UP,
+    Scripted,
+    coinrun,
+    do,
+    press,
+    said,
+    steps,
+    watched,
+)
 
-SOMEBODY, ANOTHER = 0, 1
 INF = float("inf")
-ROOT = Path(__file__).resolve().parent.parent
-KEY = jax.random.key(5)
-
-# LavaGrid's level 0, from above, where the agent starts at S:
-#   .#...
-#   .LLLL
-#   ...#.
-#   #...S
-#   G...L
-UP, RIGHT, DOWN, LEFT = range(4)
-TO_THE_GOAL = ("left", "left", "left", "down", "left")
-TO_THE_LAVA = [LEFT, RIGHT, RIGHT, DOWN]  # one of them against the edge of the grid
-
-
-@partial(jax.tree_util.register_dataclass, data_fields=["actions"], meta_fields=[])
-@dataclass(frozen=True)
-class Scripted:
-    """Takes these actions one after another, whatever it sees; it remembers how many it took."""
-
-    actions: jax.Array  # int32[T]
-    deterministic: ClassVar[bool] = True
-
-    def init(self, key: jax.Array) -> jax.Array:
-        return jnp.int32(0)
-
-    def act(self, memory: Any, obs: jax.Array, key: jax.Array) -> tuple[Any, Decision]:
-        action = self.actions[jnp.minimum(memory, len(self.actions) - 1)]
-        none = jnp.zeros(4, bool)
-        told = Decision(action, action, jnp.zeros(4), jnp.float32(0), none, jnp.bool_(False))
-        return memory + 1, told
-
-
-def said(us: jax.Array, state: Any, obs: jax.Array) -> Said:
-    """Two members that agree, and whose U at each step is known."""
-    u = us[jnp.minimum(state.num_steps, len(us) - 1)]
-    return Said(jnp.stack([-u, -u]), jnp.zeros((2, 4)), jnp.array([0.0, 0.1, 0.9, 0.2]))
-
-
-def watched(actions: list[int], us: list[float], threshold: float = 0.5, count: int = 2) -> Watched:
-    return Watched(
-        env=LavaGrid(),
-        painter=LavaGrid(),
-        levels=make_levels(LavaGrid(), np.zeros(count, np.int64)),
-        policy=Scripted(jnp.array([*actions, *[RIGHT] * (40 - len(actions))], jnp.int32)),
-        probe=Partial(said, jnp.array([*us, *us[-1:] * (40 - len(us))], jnp.float32)),
-        key=KEY,
-        coefficients=scores.WITH_STD,
-        threshold=threshold,
-        promise="It promises nothing.",
-        num_train_levels=10,
-        first_level=0,
-        help_steps=3,
-        preferences="Q-values",
-        actions=LavaGrid.action_names,
-        group=np.arange(4),
-    )
 
 
 @pytest.fixture
@@ -106,25 +65,6 @@ def begin(tmp_path: Path) -> Any:
         return watch
 
     return make
-
-
-def do(watch: Watch, *commands: str) -> None:
-    for command in commands:
-        watch.hear(SOMEBODY, {"do": command})
-
-
-def press(watch: Watch, *keys: str, viewer: int = SOMEBODY) -> None:
-    """Presses and lets go, one key after another."""
-    for key in keys:
-        watch.hear(viewer, {"keys": [key]})
-        watch.hear(viewer, {"keys": []})
-
-
-def steps(watch: Watch, count: int) -> None:
-    """What the clock would do in so many steps."""
-    for _ in range(count):
-        if watch.runs:
-            watch.step()
 
 
 def rows(folder: Path, name: str = INTERVENTIONS) -> list[dict[str, Any]]:
@@ -545,19 +485,6 @@ def test_plays_of_another_environment_or_cut_short_are_refused(begin, tmp_path):
 # CoinRun: time passes
 
 
-def coinrun(us: list[float]) -> Watched:
-    env = CoinRun(mode="hard", obs="symbolic")
-    actions = jnp.full(40, 4, jnp.int32)
-    return watched([4], us)._replace(
-        env=env,
-        painter=replace(env, paint_velocity=False),
-        levels=make_levels(env, np.array([7, 8])),
-        policy=Scripted(actions),
-        actions=CoinRun.action_names[:4],
-        group=np.zeros(15, np.int64),
-    )
-
-
 def test_in_coinrun_help_begins_with_the_first_key_and_runs_in_time(begin):
     watch = begin(coinrun([0.0, 0.0, 0.75, 0.0]), help_steps=4)
     steps(watch, 5)
@@ -665,18 +592,22 @@ def test_settings_out_of_range_are_errors(begin, setting, said):
 # The agents of a run
 
 
-def whole_run(base: Path, name: str, kind: str) -> Path:
-    """A copy of the tiny study's run that may be written into."""
-    path = base / f"{name}-{kind}"
-    shutil.copytree(uninterrupted(base, kind)[0], path, dirs_exist_ok=True)
-    return path
+@pytest.fixture
+def copied(tmp_path_factory, tmp_path: Path) -> Any:
+    """Copies of the tiny studies' runs, that may be locked and written into."""
+
+    def copy(kind: str) -> Path:
+        source = uninterrupted(shared_folder(tmp_path_factory), kind)[0]
+        return Path(shutil.copytree(source, tmp_path / kind))
+
+    return copy
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["lavagrid", "coinrun"])
 @pytest.mark.parametrize("helps", [False, True])
-def test_without_help_the_levels_end_as_in_the_runs_table(tmp_path_factory, tmp_path, kind, helps):
-    path = uninterrupted(tmp_path_factory.getbasetemp(), kind)[0]
+def test_without_help_the_levels_end_as_in_the_runs_table(copied, tmp_path, kind, helps):
+    path = copied(kind)
     study, settings, _ = cli._study_of(path)
     what = study.watched(settings, path, 8, threshold=-INF if helps else INF)
     watch = Watch(what, Settings(num_levels=12), tmp_path, 8)
@@ -712,8 +643,8 @@ def test_without_help_the_levels_end_as_in_the_runs_table(tmp_path_factory, tmp_
         ("--port 70000", "port must be from 0 to 65535, got 70000"),
     ],
 )
-def test_a_setting_that_cannot_be_is_one_line(tmp_path_factory, capsys, words, said):
-    path = uninterrupted(tmp_path_factory.getbasetemp())[0]
+def test_a_setting_that_cannot_be_is_one_line(copied, capsys, words, said):
+    path = copied("lavagrid")
     assert cli.main(["watch", str(path), "--no-browser", *words.split()]) == 2
     err = capsys.readouterr().err
     assert err.count("\n") == 1, err
@@ -721,12 +652,11 @@ def test_a_setting_that_cannot_be_is_one_line(tmp_path_factory, capsys, words, s
 
 
 @pytest.mark.slow
-def test_a_promise_must_be_one_that_the_run_has_made(tmp_path_factory, capsys):
-    base = tmp_path_factory.getbasetemp()
-    path = uninterrupted(base, "coinrun")[0]
+def test_a_promise_must_be_one_that_the_run_has_made(copied, capsys):
+    path = copied("coinrun")
     assert cli.main(["watch", str(path), "--no-browser", "--promise", "0.3"]) == 2
     assert "promise must be one of 0.2, 0.5, which" in capsys.readouterr().err
-    grid = uninterrupted(base)[0]
+    grid = copied("lavagrid")
     assert cli.main(["watch", str(grid), "--no-browser", "--promise", "1.5"]) == 2
     assert "promise must be between 0 and 1, got 1.5" in capsys.readouterr().err
     assert cli.main(["watch", str(grid), "--no-browser", "--promise", "0.01"]) == 2
@@ -735,11 +665,11 @@ def test_a_promise_must_be_one_that_the_run_has_made(tmp_path_factory, capsys):
 
 @pytest.mark.slow
 def test_a_folder_that_is_no_run_being_written_or_without_agents_is_one_line(
-    tmp_path_factory, tmp_path, capsys
+    copied, tmp_path, capsys
 ):
     assert cli.main(["watch", str(tmp_path), "--no-browser"]) == 2
     assert "no file" in capsys.readouterr().err
-    path = whole_run(tmp_path_factory.getbasetemp(), "locked", "lavagrid")
+    path = copied("lavagrid")
     with runs.locked(path):
         assert cli.main(["watch", str(path), "--no-browser"]) == 2
     err = capsys.readouterr().err
@@ -756,8 +686,8 @@ def test_a_folder_that_is_no_run_being_written_or_without_agents_is_one_line(
 
 
 @pytest.mark.slow
-def test_lavagrids_threshold_comes_from_levels_that_are_not_watched(tmp_path_factory):
-    path = whole_run(tmp_path_factory.getbasetemp(), "deaths", "lavagrid")
+def test_lavagrids_threshold_comes_from_levels_that_are_not_watched(copied):
+    path = copied("lavagrid")
     steps = read_table(path / "steps.parquet")
     died = pc.equal(steps["outcome"], "running")
     ends = pa.array(np.where(died.to_numpy(), "running", "catastrophe"))

@@ -80,11 +80,11 @@ class Frame(NamedTuple):
 
 
 @contextlib.contextmanager
-def serve(session: web.Session) -> Iterator[Served]:
+def serve(session: web.Session, page: str = "play") -> Iterator[Served]:
     """The session on a server that runs in a thread, until the test is over."""
     with web.listen(0) as listener:
         port = listener.getsockname()[1]
-        site = web.Site(session, "play", port)
+        site = web.Site(session, page, port)
         listener.listen()
         server = web.server(site)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
