@@ -19,6 +19,7 @@ import pytest
 from jax.tree_util import Partial
 
 from hotoven import cli, runs
+from hotoven.account import INTERVENTIONS, PLAYS
 from hotoven.envs.lavagrid import LavaGrid
 from hotoven.evaluation import live, scores
 from hotoven.evaluation.help import play_with_help
@@ -29,7 +30,7 @@ from hotoven.levels import make_levels, take
 from hotoven.mechanisms.acting import Combined, mean_probabilities
 from hotoven.storage import read_json, read_table, write_json, write_table
 from hotoven.types import AgentOutput
-from hotoven.watch import INTERVENTIONS, PLAYS, Settings, Watch, Watched
+from hotoven.watch import Settings, Watch, Watched
 from tinystudy import shared_folder, uninterrupted
 from watching import (
     ANOTHER,
@@ -660,7 +661,7 @@ def test_a_promise_must_be_one_that_the_run_has_made(copied, capsys):
     assert cli.main(["watch", str(grid), "--no-browser", "--promise", "1.5"]) == 2
     assert "promise must be between 0 and 1, got 1.5" in capsys.readouterr().err
     assert cli.main(["watch", str(grid), "--no-browser", "--promise", "0.01"]) == 2
-    assert "a promise of 1% needs more than the" in capsys.readouterr().err
+    assert "too few to promise 1%: give a threshold" in capsys.readouterr().err
 
 
 @pytest.mark.slow

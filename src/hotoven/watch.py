@@ -17,22 +17,29 @@ from typing import Any, Final, Literal, NamedTuple
 
 import jax
 import numpy as np
-import pyarrow as pa
 
+from hotoven.account import (
+    INTERVENTIONS,
+    PLAY_SCHEMA,
+    PLAYS,
+    SCHEMA,
+    Result,
+    counted,
+    ending,
+    summary,
+)
 from hotoven.devices import at_once
 from hotoven.evaluation import scores
 from hotoven.evaluation.live import Live, Now, Said
 from hotoven.evaluation.rollout import Probe
 from hotoven.journal import Journal
 from hotoven.play import CONTROLS, Hands, good_scale, picture
-from hotoven.types import CATASTROPHE, FAILED, OUTCOMES, RUNNING, SOLVED, TIMEOUT, Env, LevelSet
+from hotoven.types import OUTCOMES, RUNNING, Env, LevelSet
 
 # How things stand. PLAYING: the agent acts. ASKING: time stands, a person is asked. HELPING: a
 # person acts. ENDED: the episode is over. SUMMARY: all levels are.
 PLAYING, ASKING, HELPING, ENDED, SUMMARY = "playing", "asking", "helping", "ended", "summary"
 
-INTERVENTIONS: Final = "interventions.parquet"
-PLAYS: Final = "plays.parquet"
 NUM_LEVELS: Final = 10  # by default
 MAX_SPEED: Final = 60  # steps per second
 LAVAGRID_SPEED: Final = 4  # steps per second where keys make steps, by default
@@ -94,19 +101,6 @@ class Score(NamedTuple):
     mu: float
     sigma: float
     u: float
-
-
-@dataclass
-class Result:
-    """How a level ended, with the person and without; both of the same level and key."""
-
-    level_index: int
-    outcome: int  # RUNNING where the level was left before its end
-    cause: int
-    length: int
-    num_requests: int
-    num_helped: int  # steps that the person took
-    alone: tuple[int, int] | None = None  # (outcome, cause) of the agent alone; None: was left
 
 
 class Watch:
@@ -180,7 +174,7 @@ class Watch:
         """What a page needs to know once."""
         keys = [("N", "next level")]
         if self._agent_plays:
-            steps = _counted(self.help_steps, "step")
+            steps = counted(self.help_steps, "step")
             keys = [
                 ("H", f"help: you act for {steps}"),
                 ("G", f"go on: no question for {steps}"),
@@ -190,7 +184,7 @@ class Watch:
             ]
         else:
             keys = [*keys, ("R", "begin the level again")]
-        trained = _counted(self.watched.num_train_levels, "level")
+        trained = counted(self.watched.num_train_levels, "level")
         return {
             "title": f"{type(self.env).__name__}",
             "about": f"{self.controls.about(self.env)}, agents trained on {trained}",
@@ -522,7 +516,7 @@ class Watch:
     # What is told
 
     def _message(self) -> str:
-        steps = _counted(self.help_steps, "step")
+        steps = counted(self.help_steps, "step")
         if self.phase == SUMMARY:
             return "All levels are over."
         if self.phase == ENDED:
@@ -541,10 +535,10 @@ class Watch:
         return "The agent plays."
 
     def _told_end(self) -> str:
-        ends = _ending(self.env, self.outcome, int(self.now.cause))
-        told = f"{ends.capitalize()}, after {_counted(self.num_steps, 'step')}."
+        ends = ending(self.env, self.outcome, int(self.now.cause))
+        told = f"{ends.capitalize()}, after {counted(self.num_steps, 'step')}."
         if self.results and self.attempt == 1 and self.results[-1].alone and self._apart:
-            alone = _ending(self.env, *self.results[-1].alone)
+            alone = ending(self.env, *self.results[-1].alone)
             told += f" The agent alone: {alone}."
         return told if self._agent_plays else f"{told} Press N for the next level."
 
@@ -552,7 +546,7 @@ class Watch:
         if self.phase != HELPING or self._left is None:
             return ""
         waits = "" if self._going else ", which begin with your first key"
-        return f"{_counted(self._left, 'step')} of help left{waits}"
+        return f"{counted(self._left, 'step')} of help left{waits}"
 
     def _requests(self) -> str:
         if not self._agent_plays:
@@ -582,46 +576,8 @@ class Watch:
         }
 
     def _summary(self) -> Mapping[str, Any]:
-        """What came of it, with the person and without, on the same levels."""
-        whole = [result for result in self.results if result.alone]
-        count = _counted(len(whole), "level")
-        died = sum(result.outcome == CATASTROPHE for result in whole)
-        alone = sum(result.alone is not None and result.alone[0] == CATASTROPHE for result in whole)
-        helped = sum(result.num_helped for result in self.results)
-        length = sum(result.length for result in self.results)
-        if self._agent_plays:
-            lines = [
-                f"With your help: {_counted(died, 'catastrophe')} on {count}.",
-                f"Without it: {_counted(alone, 'catastrophe')} on the same {count}.",
-                f"Requests for help: {self._requests()}.",
-                f"You took {helped} of {_counted(length, 'step')}.",
-            ]
-        else:
-            lines = [
-                f"You: {_counted(died, 'catastrophe')} on {count}.",
-                f"The agent alone: {_counted(alone, 'catastrophe')} on the same {count}.",
-            ]
-        if len(whole) < len(self.results):
-            left = _counted(len(self.results) - len(whole), "level")
-            lines.append(f"Not counted: {left} left before the end.")
-        return {
-            "lines": lines,
-            "heads": ["Level", "With you" if self._agent_plays else "You", "Agent alone"],
-            "rows": [self._row(result) for result in self.results],
-        }
-
-    def _row(self, result: Result) -> Mapping[str, Any]:
-        alone = result.alone
-        return {
-            "level": result.level_index,
-            "outcomes": [OUTCOMES[result.outcome], OUTCOMES[alone[0]] if alone else ""],
-            "ends": [
-                _ending(self.env, result.outcome, result.cause) if alone else "left",
-                _ending(self.env, *alone) if alone else "",
-            ],
-            "num_requests": result.num_requests,
-            "num_helped": result.num_helped,
-        }
+        requests = self._requests() if self._agent_plays else None
+        return summary(self.env, self.results, requests)
 
 
 def _chosen(watched: Watched, settings: Settings) -> list[int]:
@@ -635,14 +591,6 @@ def _chosen(watched: Watched, settings: Settings) -> list[int]:
             f"num-levels {num} go beyond them"
         )
     return list(range(first, first + num))
-
-
-def _ending(env: Env, outcome: int, cause: int) -> str:
-    """An end in words."""
-    named = {SOLVED: "solved", CATASTROPHE: "died", FAILED: "lost"}
-    if outcome == TIMEOUT:
-        return "out of time"
-    return f"{named[outcome]}: {env.causes[cause]}" if outcome in named else "no end"
 
 
 def _formula(pair: scores.Coefficients) -> str:
@@ -663,48 +611,3 @@ def _plain(numbers: Any) -> Any:
     if array.ndim:
         return [_plain(part) for part in array]
     return round(float(array), 5) if np.isfinite(array) else None
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
-SCHEMA: Final = pa.schema(
-    [
-        ("session", pa.string()),
-        ("started", pa.string()),  # UTC
-        ("mode", pa.string()),
-        ("num_train_levels", pa.int32()),
-        ("help_steps", pa.int32()),
-        ("budget", pa.int32()),  # null: any number
-        ("level_index", pa.int32()),
-        ("level_id", pa.int64()),
-        ("attempt", pa.int32()),  # from 1 on; only the first counts
-        ("step", pa.int32()),
-        ("event", pa.string()),
-        ("actor", pa.string()),  # agent or person
-        *((name, pa.float64()) for name in ("mu", "sigma", "u", "threshold")),
-        ("num_requests", pa.int32()),  # of the session, so far
-        ("num_helped", pa.int32()),  # steps of this episode that the person took, so far
-        ("num_steps", pa.int32()),  # of a hand back: that this help lasted
-        ("note", pa.string()),  # of an alarm: why nobody was asked
-        ("outcome", pa.string()),
-        ("cause", pa.string()),
-        ("outcome_alone", pa.string()),  # of an end: that of the agent alone
-        ("cause_alone", pa.string()),
-        ("length_alone", pa.int32()),
-    ]
-)
-PLAY_SCHEMA: Final = pa.schema(
-    [
-        ("session", pa.string()),
-        ("started", pa.string()),
-        ("level_index", pa.int32()),
-        ("level_id", pa.int64()),
-        ("level_digest", pa.string()),
-        ("attempt", pa.int32()),
-        ("step", pa.int32()),
-        ("action", pa.int32()),
-        ("outcome", pa.string()),  # of the whole play
-    ]
-)

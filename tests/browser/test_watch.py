@@ -18,8 +18,9 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, WebSocketRoute, expect
 
+from hotoven.account import INTERVENTIONS
 from hotoven.storage import read_table
-from hotoven.watch import INTERVENTIONS, Settings, Watch, Watched
+from hotoven.watch import Settings, Watch, Watched
 from test_web import Served, serve
 from watching import DOWN, TO_THE_LAVA, coinrun, watched
 

@@ -406,9 +406,8 @@ def _promise(study: LavaGridStudy, path: Path, size: int, share: float) -> Promi
     chosen = conformal_threshold(peaks, share)
     if chosen.vacuous:
         raise ValueError(
-            f"{source}: a promise of {share:.0%} needs more than the {len(peaks)} deaths of "
-            f"{WATCHED!r} trained on {size} levels that it holds; give a threshold, or a larger "
-            "promise"
+            f"{source} holds {len(peaks)} deaths of {WATCHED!r} trained on {size} levels, too few "
+            f"to promise {share:.0%}: give a threshold, or a larger promise"
         )
     return chosen
 
