@@ -6,6 +6,8 @@ On LavaGrid's level 0, with made-up agents whose steps and scores are known.
 import json
 import re
 import shutil
+import signal
+import urllib.request
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,7 +33,7 @@ from hotoven.mechanisms.acting import Combined, mean_probabilities
 from hotoven.storage import read_json, read_table, write_json, write_table
 from hotoven.types import AgentOutput
 from hotoven.watch import Settings, Watch, Watched
-from tinystudy import shared_folder, uninterrupted
+from tinystudy import TIMEOUT, shared_folder, start, uninterrupted
 from watching import (
     ANOTHER,
     DOWN,
@@ -705,3 +707,31 @@ def test_lavagrids_threshold_comes_from_levels_that_are_not_watched(copied):
     index = mean["level_index"].to_numpy()
     peaks = sorted(score[index == level].max() for level in range(5))
     assert peaks[1] < what.threshold < peaks[2] or what.threshold == pytest.approx(peaks[2])
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("interruptible")
+def test_the_command_serves_the_page_and_keeps_others_from_writing_into_the_run(
+    copied, tmp_path_factory
+):
+    base, path = shared_folder(tmp_path_factory), copied("lavagrid")
+    words = ["watch", str(path), "--no-browser", "--threshold", "0.1"]
+    process = start(base, *words)
+    try:
+        line = process.stdout.readline()
+        found = re.fullmatch(r"watch at (http://127\.0\.0\.1:\d+/[\w-]{32}/) .*Ctrl-C.*\n", line)
+        assert found, line
+        with urllib.request.urlopen(found[1], timeout=TIMEOUT) as answer:
+            assert b"<title>hotoven: watch</title>" in answer.read()
+        second = start(base, *words)
+        _, err = second.communicate(timeout=TIMEOUT)
+        assert second.returncode == 2
+        assert err == f"hotoven: {path} is being written by another process\n"
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=TIMEOUT)
+    finally:
+        process.kill()
+    assert (process.returncode, out) == (130, "")
+    assert err.splitlines() == ["getting ready ...", "hotoven: stopped"]
+    with runs.locked(path):  # and then they may
+        pass
