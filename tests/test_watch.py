@@ -110,7 +110,7 @@ def test_help_is_for_some_steps_and_then_the_agent_acts_again(begin, tmp_path):
     watch = begin(watched([DOWN], [0.75, 0.0, 0.0, 0.0]))
     assert watch.phase == "asking"  # before the first step already
     do(watch, "help")
-    assert watch.show()[0]["countdown"] == "3 steps of help left, which begin with your first key"
+    assert watch.show()[0]["countdown"] == "3 steps of help left"
     press(watch, "left", "left", "left")
     assert (watch.phase, watch.runs) == ("playing", True)
     press(watch, "down")  # too late
@@ -495,6 +495,7 @@ def test_in_coinrun_help_begins_with_the_first_key_and_runs_in_time(begin):
     do(watch, "help")
     steps(watch, 5)
     assert watch.num_steps == 2  # time waits for the first key
+    assert watch.show()[0]["countdown"] == "4 steps of help left, which begin with your first key"
     watch.hear(SOMEBODY, {"keys": ["right"]})
     steps(watch, 2)
     watch.hear(ANOTHER, {"keys": ["up"]})  # keys of either count

@@ -545,7 +545,8 @@ class Watch:
     def _countdown(self) -> str:
         if self.phase != HELPING or self._left is None:
             return ""
-        waits = "" if self._going else ", which begin with your first key"
+        in_time = self.controls.steps_per_second > 0
+        waits = ", which begin with your first key" if in_time and not self._going else ""
         return f"{counted(self._left, 'step')} of help left{waits}"
 
     def _requests(self) -> str:
