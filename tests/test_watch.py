@@ -54,6 +54,7 @@ from watching import (
 )
 
 INF = float("inf")
+ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture
@@ -598,23 +599,25 @@ def test_settings_out_of_range_are_errors(begin, setting, said):
 
 @pytest.fixture
 def copied(tmp_path_factory, tmp_path: Path) -> Any:
-    """Copies of the tiny studies' runs, that may be locked and written into."""
+    """Copies of runs that may be locked and written into: a tiny one, and CoinRun's stored one."""
 
     def copy(kind: str) -> Path:
-        source = uninterrupted(shared_folder(tmp_path_factory), kind)[0]
+        source = ROOT / "results" / "coinrun-quick"
+        if kind == "lavagrid":
+            source, _ = uninterrupted(shared_folder(tmp_path_factory))
         return Path(shutil.copytree(source, tmp_path / kind))
 
     return copy
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["lavagrid", "coinrun"])
+@pytest.mark.parametrize(("kind", "size"), [("lavagrid", 8), ("coinrun", 200)])
 @pytest.mark.parametrize("helps", [False, True])
-def test_without_help_the_levels_end_as_in_the_runs_table(copied, tmp_path, kind, helps):
+def test_without_help_the_levels_end_as_in_the_runs_table(copied, tmp_path, kind, size, helps):
     path = copied(kind)
     study, settings, _ = cli._study_of(path)
-    what = study.watched(settings, path, 8, threshold=-INF if helps else INF)
-    watch = Watch(what, Settings(num_levels=12), tmp_path, 8)
+    what = study.watched(settings, path, size, threshold=-INF if helps else INF)
+    watch = Watch(what, Settings(num_levels=12, help_steps=2), tmp_path, 8)
     watch.get_ready()
     while watch.phase != "summary":
         if watch.phase == "asking":
@@ -625,7 +628,7 @@ def test_without_help_the_levels_end_as_in_the_runs_table(copied, tmp_path, kind
         watch.step()
     table = read_table(path / "episodes.parquet")
     chosen = (pc.field("set") == "test") & (pc.field("method") == "mean")
-    table = table.filter(chosen & (pc.field("num_train_levels") == 8)).to_pylist()
+    table = table.filter(chosen & (pc.field("num_train_levels") == size)).to_pylist()
     expected = [(row["outcome"], row["cause"], row["length"]) for row in table[:12]]
     ends = [row for row in rows(tmp_path) if row["event"] == "end"]
     names = ("outcome_alone", "cause_alone", "length_alone")
@@ -658,8 +661,8 @@ def test_a_setting_that_cannot_be_is_one_line(copied, capsys, words, said):
 @pytest.mark.slow
 def test_a_promise_must_be_one_that_the_run_has_made(copied, capsys):
     path = copied("coinrun")
-    assert cli.main(["watch", str(path), "--no-browser", "--promise", "0.3"]) == 2
-    assert "promise must be one of 0.2, 0.5, which" in capsys.readouterr().err
+    assert cli.main(["watch", str(path), "--no-browser", "--promise", "0.25"]) == 2
+    assert "promise must be one of 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, which" in capsys.readouterr().err
     grid = copied("lavagrid")
     assert cli.main(["watch", str(grid), "--no-browser", "--promise", "1.5"]) == 2
     assert "promise must be between 0 and 1, got 1.5" in capsys.readouterr().err

@@ -26,7 +26,8 @@ function cell(kind, text, attributes = {}) {
 
 function showSummary(summary) {
   at("summary").hidden = !summary;
-  at("picture").hidden = Boolean(summary);
+  for (const name of ["picture", "controls"]) at(name).hidden = Boolean(summary);
+  at("said").hidden = Boolean(summary) || told.mode !== "watch";
   if (!summary) return;
   const helps = told.mode === "watch";
   const heads = [...summary.heads, ...(helps ? ["Requests", "Your steps"] : [])];
@@ -45,10 +46,9 @@ function showSummary(summary) {
   );
 }
 
-const short = (number) => (number === null ? "none" : number.toFixed(2));
+const short = (number) => (number === null ? "none" : number.toFixed(2).replace("-", "−"));
 
 function showSaid(heard, waits) {
-  at("said").hidden = !heard;
   if (!heard || (!waits && performance.now() - drawn < REDRAW_MS)) return;
   drawn = performance.now();
   const { mu, sigma, score, threshold, alarm } = heard;
@@ -95,11 +95,11 @@ const send = connect(at("picture"), {
     write(at("countdown"), status.countdown);
     write(at("requests"), status.requests && `Requests for help: ${status.requests}`);
     write(at("trouble"), status.trouble);
-    write(at("pause"), status.paused ? "Resume P" : "Pause P");
+    write(at("pauses"), status.paused ? "Resume" : "Pause");
     write(at("steps-per-second"), `${status.speed} steps per second`);
     if (performance.now() - moved > OWN_MS) at("speed").value = status.speed;
     for (const element of [at("message"), at("picture")]) {
-      element.dataset.outcome = outcome;
+      element.dataset.outcome = summary ? "" : outcome;
       element.dataset.tone = tone;
     }
     for (const button of document.querySelectorAll("button[data-do]")) {
