@@ -108,6 +108,7 @@ def test_time_goes_on_at_the_speed_that_is_chosen(page, show):
 def test_in_coinrun_a_held_key_acts_until_help_is_over(page, show):
     served = show(coinrun([0.0, 0.75, 0.0]), help_steps=5)
     page.goto(served.site.address)
+    message(page, "Press P")
     press(page, "p")
     message(page, "Alarm")
     press(page, "h")
