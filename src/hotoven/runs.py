@@ -31,6 +31,7 @@ ENTRIES = frozenset(
         *("differences.parquet", "findings.json", "findings.md", "figures", "chosen.json"),
         *(f"{name}.parquet" for name in ("coherence", "help", "help_rates", "predictions", "roc")),
         *(f"{name}.parquet" for name in ("comparisons", "alarms", "promises", "members")),
+        "report.html",
     )
 )
 

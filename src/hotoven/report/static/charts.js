@@ -1,0 +1,87 @@
+// Charts by Plotly, in the page's own colours, each with a text and a table that say the same.
+
+import { make, table } from "./page.js";
+import { page } from "./data.js";
+
+export const INKS = page.palette.charts;
+const drawn = new Set();
+
+// The colours of what is not data, which differ between light and dark.
+function theme() {
+  const style = getComputedStyle(document.documentElement);
+  const ink = (name) => style.getPropertyValue(`--${name}`).trim();
+  return { ink: ink("ink"), faint: ink("faint"), line: ink("line"), paper: ink("paper"), panel: ink("panel") };
+}
+
+export const axis = (title, more = {}) => ({
+  title: { text: title, standoff: 8 },
+  fixedrange: true,
+  automargin: true,
+  zeroline: false,
+  ...more,
+});
+
+export class Chart {
+  // `height` in pixels.
+  constructor(height) {
+    this.plot = make("div", { class: "plot", role: "img" });
+    this.plot.style.height = `${height}px`;
+    this.height = height;
+    this.numbers = make("details", { class: "numbers", toggle: () => this.fill() }, make("summary", {}, "The numbers of this chart"));
+    this.element = make("figure", { class: "chart" }, this.plot, this.numbers);
+  }
+
+  // Draws what `picture` returns for a theme: { traces, layout }. `label` says what is seen; `numbers`
+  // returns { caption, head, rows } of the table.
+  draw(label, picture, numbers) {
+    this.plot.setAttribute("aria-label", label);
+    this.picture = picture;
+    this.told = numbers;
+    drawn.add(this);
+    this.fill();
+    return this.redraw();
+  }
+
+  redraw() {
+    if (!this.plot.isConnected) return undefined;
+    const inks = theme();
+    const { traces, layout } = this.picture(inks);
+    const lines = { gridcolor: inks.line, linecolor: inks.faint, tickcolor: inks.faint };
+    const axes = Object.fromEntries(
+      Object.entries(layout).filter(([name]) => /^[xy]axis/.test(name)).map(([name, own]) => [name, { ...lines, ...own }]),
+    );
+    const whole = {
+      height: this.height,
+      margin: { l: 56, r: 12, t: 28, b: 44 },
+      paper_bgcolor: inks.paper,
+      plot_bgcolor: inks.paper,
+      font: { family: "system-ui, sans-serif", size: 13, color: inks.ink },
+      dragmode: false,
+      hoverlabel: { bgcolor: inks.panel, font: { color: inks.ink } },
+      legend: { orientation: "h", yref: "container", y: 0, yanchor: "bottom", x: 0 },
+      ...layout,
+      ...axes,
+    };
+    return Plotly.react(this.plot, traces, whole, { displayModeBar: false, responsive: true, doubleClick: false });
+  }
+
+  fill() {
+    if (!this.numbers.open || !this.told) return;
+    const { caption, head, rows } = this.told();
+    this.numbers.replaceChildren(this.numbers.firstChild, table(caption, head, rows));
+  }
+
+  drop() {
+    drawn.delete(this);
+    Plotly.purge(this.plot);
+  }
+}
+
+// Lets go of charts that have left the page.
+export function dropGone() {
+  for (const chart of drawn) if (!chart.plot.isConnected) chart.drop();
+}
+
+const redrawAll = () => drawn.forEach((chart) => chart.redraw());
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redrawAll);
+matchMedia("print").addEventListener("change", redrawAll);
