@@ -12,16 +12,20 @@ const SCALE = 28; // pixels per cell of the window
 const TALL = Math.fround(0.5787); // half the agent's height, cells
 const FACES_LEFT = 1, STRIDES = 2, CROSSED = 4; // bits of a pose
 
-const rgb = (colour) => [1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2), 16));
-const rgbs = (colours) => colours.map(rgb);
+// Colours are 32 bits, as a picture's memory holds them: alpha, blue, green, red.
+const packed = (red, green, blue) => ((255 << 24) | (blue << 16) | (green << 8) | red) >>> 0;
+const parts = (colour) => [1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2), 16));
+const ink = (colour) => packed(...parts(colour));
+const inks = (colours) => colours.map(ink);
 const [LAVA, GLOW, COIN, SHINE, SAW, HUB, EYE, PUPIL, FATAL] = [
   "lava", "glow", "coin", "shine", "saw", "hub", "eye", "pupil", "fatal",
-].map((name) => rgb(INKS[name]));
-const [AGENTS, STONES, SEAMS, TURFS, CRATES, MONSTERS, SKIES, HILLS] = [
-  "agents", "stones", "seams", "turfs", "crates", "monsters", "skies", "hills",
-].map((name) => rgbs(INKS[name]));
-const WHITE = [255, 255, 255];
-const half = (colour) => colour.map((part) => part >> 1);
+].map((name) => ink(INKS[name]));
+const [AGENTS, STONES, SEAMS, TURFS, CRATES, MONSTERS, HILLS] = [
+  "agents", "stones", "seams", "turfs", "crates", "monsters", "hills",
+].map((name) => inks(INKS[name]));
+const SKIES = INKS.skies.map(parts);
+const WHITE = packed(255, 255, 255);
+const half = (colour) => ((colour >>> 1) & 0x7f7f7f) + 0xff000000; // of each channel
 
 // What a word of a column holds, as (lowest bit, number of bits): see `level.Layout`.
 const part = (word, low, width) => (word >>> low) & ((1 << width) - 1);
@@ -102,6 +106,8 @@ function wave(turn) {
   return (turn & 512 ? -1 : 1) * along * (512 - along);
 }
 
+const NOTHING = { low: 0, size: 0, ink: 0 }; // a shape that covers no pixel
+
 // The shapes of a column of pixels: over its ground a first and a second one, each one stretch.
 function shapesOf(level, frame, pixel, step) {
   const column = columnOf(level, Math.min(Math.max(pixel >> 8, 0), SIZE - 1));
@@ -110,7 +116,7 @@ function shapesOf(level, frame, pixel, step) {
   const { shift } = level;
   const hills = (10 * wave((9 * pixel + 7 * shift) >> 6) + 3 * wave((25 * pixel + 13 * shift) >> 6)) >> 9;
   const crest = 9 * 256 + hills;
-  const found = { ...column, frame: half(CRATES[column.wood]), crestRow: crest >> 8, crestSize: (crest & 255) >> 1, seam: u < 38 ? 128 : 19, thing: null, monster: null };
+  const found = { ...column, crestRow: crest >> 8, crestSize: (crest & 255) >> 1, seam: u < 38 ? 128 : 19, thing: null, monster: null };
   const centred = (size, ink) => ({ low: 64 - (size >> 1), size, ink });
   if (column.lava) {
     const height = 62 + ((wave(u << 2) * 13) >> 16);
@@ -121,8 +127,8 @@ function shapesOf(level, frame, pixel, step) {
     const shapes = [centred(2 * disc(away + (tooth >> 1), 126), SAW), centred(2 * disc(away, 51), HUB)];
     found.thing = { low: column.top, rows: 1, shapes };
   } else if (column.crates) {
-    const shapes = [centred(away <= 102 ? 102 : 0, CRATES[column.wood]), centred(0, LAVA)];
-    found.thing = { low: column.top, rows: column.crates, shapes };
+    const shapes = [centred(away <= 102 ? 102 : 0, CRATES[column.wood]), NOTHING];
+    found.thing = { low: column.top, rows: column.crates, shapes, frame: half(CRATES[column.wood]) };
   } else if (column.coin >= 0) {
     const shapes = [centred(2 * disc(away, 102), COIN), centred(2 * disc(away, 45), SHINE)];
     found.thing = { low: column.coin, rows: 1, shapes };
@@ -152,30 +158,27 @@ function monsterOf(frame, pixel) {
   };
 }
 
-const within = (up, { low, size }) => up >= low && up < low + size;
-
-// The colour of a pixel in cell row `row`, `up` 128ths above its foot, where the sky has that colour.
-function colourAt(level, shapes, row, up, sky) {
+// What a column of pixels shows in the cells of row `row`: a ground, on it the edge of the hills up
+// to `hill`, and over it a first and a second shape.
+function cellOf(level, shapes, row, sky) {
   const isStone = shapes.stone > 0 && row === shapes.stone;
   const isRock = row < shapes.top || isStone;
   const isTurf = isStone || (shapes.top < SIZE && row === shapes.top - 1);
   const { thing, monster } = shapes;
   const isThing = thing !== null && row >= thing.low && row < thing.low + thing.rows;
-  let own;
-  if (monster !== null && row === monster.row) own = monster.shapes;
-  else if (isThing) own = thing.shapes;
-  if (own) {
-    if (within(up, own[1])) return own[1].ink;
-    if (within(up, own[0])) return own[0].ink;
-  } else if (isRock) {
-    if (isTurf && up >= 77) return TURFS[level.ground];
-    if (up < shapes.seam) return SEAMS[level.ground];
+  let [first, second, ground, hill] = [NOTHING, NOTHING, sky, 0];
+  if (monster !== null && row === monster.row) [first, second] = monster.shapes;
+  else if (isThing) [first, second] = thing.shapes;
+  else if (isRock) {
+    first = { low: 0, size: shapes.seam, ink: SEAMS[level.ground] };
+    if (isTurf) second = { low: 77, size: 51, ink: TURFS[level.ground] };
   }
-  if (isThing && shapes.crates && !shapes.lava && !shapes.saw) return shapes.frame;
-  if (row >= 1 && row < shapes.lava) return LAVA;
-  if (isRock) return STONES[level.ground];
-  if (row < shapes.crestRow || (row === shapes.crestRow && up < shapes.crestSize)) return HILLS[level.background];
-  return sky;
+  if (isThing && thing.frame !== undefined) ground = thing.frame;
+  else if (row >= 1 && row < shapes.lava) ground = LAVA;
+  else if (isRock) ground = STONES[level.ground];
+  else if (row < shapes.crestRow) ground = HILLS[level.background];
+  else if (row === shapes.crestRow) hill = shapes.crestSize;
+  return { first, second, ground, hill };
 }
 
 // The colour of the agent that far right of and above the picture's middle, in cells; null: none.
@@ -184,15 +187,15 @@ function agentAt(level, pose, right, above) {
     const [a, b] = [Math.abs(right), Math.abs(above)];
     if (Math.max(a, b) < 0.6 && Math.abs(a - b) < 0.14) return FATAL;
   }
-  const ink = AGENTS[level.agent];
+  const body = AGENTS[level.agent];
   const side = pose & FACES_LEFT ? -1 : 1;
   const apart = pose & STRIDES ? 0.32 : 0.2;
   const [x, y] = [right, above + TALL];
   if (Math.abs(x - side * 0.23) < 0.09 && y >= 0.7 && y < 0.88) return PUPIL;
   if (Math.abs(x - side * 0.16) < 0.17 && y >= 0.64 && y < 0.94) return EYE;
-  if (Math.abs(Math.abs(x) - apart) < 0.14 && y >= 0 && y < 0.2) return half(ink);
-  if (Math.abs(x) < 0.36 && y >= 0.16 && y < 0.73) return ink;
-  if (x ** 2 + (y - 0.73) ** 2 < 0.42 ** 2) return ink;
+  if (Math.abs(Math.abs(x) - apart) < 0.14 && y >= 0 && y < 0.2) return half(body);
+  if (Math.abs(x) < 0.36 && y >= 0.16 && y < 0.73) return body;
+  if (x ** 2 + (y - 0.73) ** 2 < 0.42 ** 2) return body;
   return null;
 }
 
@@ -202,27 +205,52 @@ export function drawCoinRun(canvas, view, step) {
   if (canvas.width !== size || canvas.height !== size) canvas.width = canvas.height = size;
   const pen = canvas.getContext("2d");
   const picture = pen.createImageData(size, size);
+  const pixels = new Uint32Array(picture.data.buffer);
   const level = levelOf(view);
   const frame = frameOf(view, level, step);
   const along = offsets(size);
-  const columns = Array.from(along, (offset) => shapesOf(level, frame, frame.x + offset, step));
-  for (let i = 0; i < size; i += 1) {
-    const height = frame.y - along[i];
-    // rows at and above the world's rim are rock
-    const row = height >> 8 >= SIZE - 1 ? -SIZE : height >> 8;
-    const up = (height & 255) >> 1;
-    const sky = SKIES[level.background].map((ink) => ink + 39 - Math.min(Math.max(row, 0), 39));
-    const above = (-(i + 0.5 - size / 2) * SPAN) / size;
+  const shapes = Array.from(along, (offset) => shapesOf(level, frame, frame.x + offset, step));
+  const rows = rowsOf(frame.y, along);
+  const hills = HILLS[level.background];
+  for (const { row, first, ups } of rows) {
+    const sky = packed(...SKIES[level.background].map((part) => part + 39 - Math.min(Math.max(row, 0), 39)));
     for (let j = 0; j < size; j += 1) {
-      const right = ((j + 0.5 - size / 2) * SPAN) / size;
-      const near = Math.abs(right) < 0.62 && Math.abs(above) < 0.62;
-      const colour = (near && agentAt(level, frame.pose, right, above)) || colourAt(level, columns[j], row, up, sky);
-      const at = 4 * (i * size + j);
-      [picture.data[at], picture.data[at + 1], picture.data[at + 2]] = colour;
-      picture.data[at + 3] = 255;
+      const cell = cellOf(level, shapes[j], row, sky);
+      for (let i = 0; i < ups.length; i += 1) {
+        const up = ups[i];
+        let own = up < cell.hill ? hills : cell.ground;
+        if (up >= cell.first.low && up < cell.first.low + cell.first.size) own = cell.first.ink;
+        if (up >= cell.second.low && up < cell.second.low + cell.second.size) own = cell.second.ink;
+        pixels[(first + i) * size + j] = own;
+      }
     }
   }
+  drawAgent(pixels, size, level, frame.pose);
   pen.putImageData(picture, 0, 0);
+}
+
+// The rows of cells that are seen, from above: the first row of pixels of each, and how high in the
+// cell its pixels lie. Rows at and above the world's rim are rock, as those below it.
+function rowsOf(y, along) {
+  const found = [];
+  along.forEach((offset, i) => {
+    const own = (y - offset) >> 8;
+    const row = own >= SIZE - 1 ? -SIZE : own;
+    if (found.at(-1)?.own !== own) found.push({ own, row, first: i, ups: [] });
+    found.at(-1).ups.push(((y - offset) & 255) >> 1);
+  });
+  return found;
+}
+
+function drawAgent(pixels, size, level, pose) {
+  const reach = Math.ceil((0.75 * size) / SPAN);
+  for (let i = size / 2 - reach; i < size / 2 + reach; i += 1) {
+    for (let j = size / 2 - reach; j < size / 2 + reach; j += 1) {
+      const [right, above] = [j, i].map((at) => ((at + 0.5 - size / 2) * SPAN) / size);
+      const own = agentAt(level, pose, right, -above);
+      if (own !== null) pixels[i * size + j] = own;
+    }
+  }
 }
 
 const MAP = 10; // pixels per cell of the map

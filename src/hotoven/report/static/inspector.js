@@ -64,8 +64,9 @@ class Pane {
 
   layBars() {
     const { said } = this.view.opened;
-    if (!said) {
-      this.bars.replaceChildren(absence(this.run.absent.members ?? "what each member said"));
+    if (!said || this.first >= said.num_steps) {
+      const few = "what each member said was kept only for the first test levels";
+      this.bars.replaceChildren(absence(this.run.absent.members ?? few));
       return;
     }
     const with_ = (title, svg) => make("figure", {}, make("figcaption", {}, title), svg);
@@ -127,9 +128,7 @@ class Pane {
     const { said, action } = this.view.opened;
     if (!said) return;
     const step = this.first + Math.min(at, this.length - 1);
-    const there = step < said.num_steps;
-    this.bars.hidden = !there;
-    if (!there) return;
+    if (this.first >= said.num_steps) return;
     const members = said.num_members;
     const width = said.preferences.length / said.num_steps / members;
     const names = this.run.recorded.actions.slice(0, width);
