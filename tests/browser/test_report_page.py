@@ -1,5 +1,7 @@
 """The report in a real browser: opened from disk, with the network off."""
 
+import base64
+import io
 import json
 import re
 import time
@@ -10,6 +12,7 @@ import numpy as np
 import pyarrow.compute as pc
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from PIL import Image
 from playwright.sync_api import expect
 
 from hotoven import levels
@@ -57,6 +60,14 @@ def counts(page):
     )
     caught, missed = (int(text[name].split(" of ")[0]) for name in ("caught", "missed"))
     return caught, missed, int(wrong), float(share)
+
+
+def until(page, expression):
+    """Waits until that is true in the page, whose policy forbids Playwright's own way to wait."""
+    end = time.monotonic() + 15
+    while not page.evaluate(expression):
+        assert time.monotonic() < end, expression
+        page.wait_for_timeout(50)
 
 
 def set_threshold(page, place):
@@ -139,7 +150,7 @@ def test_the_list_and_the_point_follow_the_threshold_at_once(at):
 
 def test_the_list_is_sorted_and_filtered(at):
     page = at("#run=coin&episode=10/mean/0")
-    page.get_by_label("Outcome").select_option("catastrophe")
+    page.get_by_label("Outcome", exact=True).select_option("catastrophe")
     rows = page.locator("#alarms tbody tr")
     assert {row.split("\t")[1] for row in rows.all_inner_texts()} == {"catastrophe"}
     button = page.get_by_role("button", name="steps", exact=True)
@@ -155,7 +166,7 @@ def test_the_list_is_sorted_and_filtered(at):
     expect(page.locator("#inspector .episode")).to_contain_text(f"Test level {level} ")
 
 
-def test_a_deep_link_opens_its_step_and_the_address_follows(at):
+def test_a_deep_link_opens_its_step_and_the_address_follows(at, folder):
     page = at("#run=coin&episode=200/mean/3&step=7&with=10/random_step")
     expect(page.locator("#inspector .episode")).to_contain_text("Test level 3 (id 3)")
     panes = page.locator("#inspector .pane")
@@ -164,11 +175,17 @@ def test_a_deep_link_opens_its_step_and_the_address_follows(at):
     expect(panes.nth(1).locator("h3")).to_contain_text("random member each step, trained on 10")
     assert page.locator("#inspector").get_by_label("Step", exact=True).input_value() == "7"
     page.get_by_role("button", name="Step →").click()
-    page.wait_for_function("location.hash.includes('step=8')")
+    until(page, "location.hash.includes('step=8')")
     link = page.get_by_role("link", name="Link to this step").get_attribute("href")
     assert link == "#run=coin&episode=200/mean/3&step=8&with=10/random_step"
-    page.evaluate("location.hash = '#run=grid&episode=10/mean+blocker/4&step=2'")
-    expect(page.locator("#inspector .episode")).to_contain_text("Test level 4 (id 4)")
+    rows = read_table(folder / "grid" / "episodes.parquet").filter(
+        (pc.field("num_train_levels") == 10)
+        & (pc.field("method") == "mean+blocker")
+        & (pc.field("length") > 3)
+    )
+    level = rows["level_index"][0].as_py()
+    page.evaluate(f"location.hash = '#run=grid&episode=10/mean+blocker/{level}&step=2'")
+    expect(page.locator("#inspector .episode")).to_contain_text(f"Test level {level} (id {level})")
     expect(page.locator("#inspector .state").first).to_contain_text("Step 2: ")
     expect(page.get_by_label("Run", exact=True)).to_have_value("grid")
 
@@ -203,7 +220,7 @@ def test_all_can_be_done_by_keyboard_alone(at):
     expect(page.locator("#inspector .episode")).not_to_have_text(before)
     page.keyboard.press("Space")
     expect(page.locator("#play")).to_have_text("Pause")
-    page.wait_for_function("Number(document.querySelector('.controls input').value) > 1")
+    until(page, "Number(document.querySelector('.controls input').value) > 1")
     page.keyboard.press("Space")
     expect(page.locator("#play")).to_have_text("Play")
     reached = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
@@ -217,19 +234,15 @@ def test_a_threshold_is_set_by_keyboard_and_seen_in_the_episode(at):
     expect(page.locator("#inspector .state").first).to_contain_text("alarm")
     page.keyboard.press("End")
     expect(page.locator("#inspector .state").first).to_contain_text("No alarm")
-    page.wait_for_function("location.hash.includes('threshold=')")
-
-
-PIXELS = """async () => {
-  const canvas = document.querySelector('#inspector canvas.level');
-  const pen = canvas.getContext('2d');
-  return [canvas.width, canvas.height, ...pen.getImageData(0, 0, canvas.width, canvas.height).data];
-}"""
+    until(page, "location.hash.includes('threshold=')")
 
 
 def pixels(page):
-    width, height, *values = page.evaluate(PIXELS)
-    return np.array(values, np.uint8).reshape(height, width, 4)[:, :, :3]
+    """uint8[height, width, 3]: what the canvas shows."""
+    canvas = page.locator("#inspector canvas.level")
+    address = canvas.evaluate("(canvas) => canvas.toDataURL('image/png')")
+    picture = Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2])))
+    return np.asarray(picture.convert("RGB"))
 
 
 @pytest.mark.parametrize("level", [2, 56, 58])

@@ -111,7 +111,7 @@ export class Alarms {
   // Shows a policy, a score and a threshold; what is not given stays, or is chosen.
   async choose({ policy, score, threshold, window }) {
     const { recorded } = this.run;
-    const told = recorded.policies.find((one) => one.key === policy) ?? this.told ?? recorded.policies[0];
+    const told = recorded.policies.find((one) => one.key === policy) ?? this.told ?? this.firstPolicy();
     if (window) this.window = window;
     this.window ??= recorded.window;
     this.windowChoice.value = this.window;
@@ -139,6 +139,11 @@ export class Alarms {
     this.drawCurve();
   }
 
+  firstPolicy() {
+    const { policies } = this.run.recorded;
+    return policies.find((policy) => policy.method === "mean") ?? policies[0];
+  }
+
   setWindow(window) {
     this.window = window;
     this.roc = this.scored.roc(window);
@@ -152,9 +157,14 @@ export class Alarms {
 
   // The threshold that the page begins with: the lowest with so few false alarms.
   firstThreshold() {
-    const few = (0.01 * AT_FIRST) * this.opened.num_steps.length;
-    const found = this.thresholds.find((threshold) => this.scored.counts(threshold).false <= few);
-    return found ?? this.thresholds.at(-1);
+    const few = 0.01 * AT_FIRST * this.opened.num_steps.length;
+    let [low, high] = [0, this.thresholds.length - 1]; // false alarms only become fewer
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (this.scored.counts(this.thresholds[middle]).false <= few) high = middle;
+      else low = middle + 1;
+    }
+    return this.thresholds[low];
   }
 
   tellBasis() {
@@ -309,7 +319,7 @@ export class Alarms {
   drawPoint() {
     if (!this.roc) return;
     const { hit, false: wrong } = this.point();
-    this.chart.plot.setAttribute("aria-label", this.rocLabel(this.auc ?? this.roc.auc()));
+    this.chart.plot.setAttribute("aria-label", this.rocLabel(this.roc.auc()));
     Plotly.restyle(this.chart.plot, { x: [[wrong]], y: [[hit]] }, [2]);
   }
 }

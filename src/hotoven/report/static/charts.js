@@ -10,7 +10,7 @@ const drawn = new Set();
 function theme() {
   const style = getComputedStyle(document.documentElement);
   const ink = (name) => style.getPropertyValue(`--${name}`).trim();
-  return { ink: ink("ink"), faint: ink("faint"), line: ink("line"), paper: ink("paper"), panel: ink("panel") };
+  return { ink: ink("ink"), faint: ink("faint"), line: ink("line"), paper: ink("paper"), panel: ink("panel"), blue: ink("timeout") };
 }
 
 export const axis = (title, more = {}) => ({

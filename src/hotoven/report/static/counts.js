@@ -139,6 +139,11 @@ class Roc {
 
   // The area under it: how likely a positive step scores above a negative one, ties half.
   auc() {
+    this.area ??= this.measured();
+    return this.area;
+  }
+
+  measured() {
     let [sum, below, upTo] = [0, 0, 0];
     for (const value of this.positive) {
       while (below < this.negative.length && this.negative[below] < value) below += 1;

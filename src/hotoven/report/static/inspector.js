@@ -32,9 +32,9 @@ class Pane {
       { class: "pane" },
       this.title,
       make("div", { class: "picture" }, this.canvas),
-      this.map,
       this.state,
       this.bars,
+      this.map,
       this.chart.element,
     );
   }
@@ -83,6 +83,7 @@ class Pane {
     this.whole = whole;
     const at = Math.min(step, this.length);
     const { view } = this;
+    this.canvas.hidden = !view.levels;
     if (view.levels) {
       if (this.grid) drawLavaGrid(this.canvas, view, at, whole);
       else drawCoinRun(this.canvas, view, at);
@@ -182,7 +183,7 @@ class Pane {
       traces: [
         { ...edge, y: band(-1) },
         { ...edge, y: band(1), fill: "tonexty", fillcolor: `${INKS.sky}55` },
-        line("y", mu, inks.ink === "#1e1e22" ? INKS.blue : INKS.sky, "mu"),
+        line("y", mu, inks.blue, "mu"),
         line("y2", score, INKS.purple, "score"),
       ],
       layout: {
@@ -191,11 +192,11 @@ class Pane {
         hovermode: "closest",
         xaxis: axis("step", { range: [-0.7, this.length + 0.7], anchor: "y2", domain: [0, 1] }),
         yaxis: axis("mu \u00B1 sigma", { domain: [0.56, 1] }),
-        yaxis2: axis("score", { domain: [0, 0.46], zeroline: false }),
+        yaxis2: axis("score of danger", { domain: [0, 0.46], zeroline: false }),
         shapes: this.shapes(inks, spans, died),
         annotations: [
-          note("what the members expect: mean \u00B1 one standard deviation", 1, inks),
-          note(`score: ${name}; dashed: threshold; orange: alarm`, 0.46, inks),
+          note("what the members expect: mean \u00B1 std", 1, inks),
+          note("dashed: threshold; orange: alarm", 0.46, inks),
         ],
         margin: { l: 52, r: 10, t: 22, b: 40 },
       },
@@ -208,7 +209,7 @@ class Pane {
     const told = spans.map(([from, to]) => (to - from === 1 ? `step ${from}` : `steps ${from} to ${to - 1}`));
     const shown = told.length > 6 ? `${told.slice(0, 6).join(", ")} and ${told.length - 6} more` : told.join(", ");
     this.chart.draw(
-      `Mean and standard deviation of the members' values, and the score of danger, over ${this.length} steps. Threshold ${significant(this.threshold)}; alarms: ${shown || "none"}.${died ? ` Death at step ${this.length - 1}.` : ""}`,
+      `Mean and standard deviation of the members' values, and the score of danger (${name}), over ${this.length} steps. Threshold ${significant(this.threshold)}; alarms: ${shown || "none"}.${died ? ` Death at step ${this.length - 1}.` : ""}`,
       picture,
       numbers,
     );

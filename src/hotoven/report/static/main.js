@@ -69,9 +69,11 @@ async function show(asked) {
   const run = page.runs.find((one) => one.name === asked.run) ?? shown?.run ?? page.runs[0];
   if (run !== shown?.run) build(run);
   const { alarms, inspector } = shown;
-  if (!run.recorded) return;
-  const own = shown;
-  own.ready = false;
+  if (!run.recorded) {
+    document.body.dataset.ready = "true";
+    return;
+  }
+  shown.ready = false;
   const [size, method, level] = (asked.episode ?? "").split("/");
   const policy = `${size}/${method}`;
   const threshold = asked.threshold === undefined ? undefined : Number(asked.threshold);
@@ -89,14 +91,14 @@ async function show(asked) {
     const first = alarms.opened.outcome.indexOf(2);
     await inspector.show(Math.max(first, 0));
   }
-  own.ready = asked.episode !== undefined || own.used;
+  clearTimeout(writing); // what was asked for is what the address says
+  shown.ready = true;
   document.body.dataset.ready = "true";
 }
 
 function build(run) {
   const charts = [rates(run), ends(run)];
   const pick = async (episode) => {
-    shown.used = shown.ready = true;
     await inspector.show(episode);
     inspector.element.scrollIntoView({ block: "start" });
     inspector.slider.focus({ preventScroll: true });
@@ -141,10 +143,7 @@ function begin() {
   }
   addEventListener("hashchange", () => {
     const asked = readAddress();
-    if (asked && location.hash !== address()) {
-      shown.used = true;
-      show(asked);
-    }
+    if (asked && location.hash !== address()) show(asked);
   });
   // arrows step from anywhere that has no use for them
   document.addEventListener("keydown", (event) => {

@@ -1,6 +1,6 @@
 // What a run found, as a whole: findings, rates, how episodes ended, and what it was made with.
 
-import { absence, choice, field, fixed, levels, make, paragraph, percent, section, significant, table } from "./page.js";
+import { absence, choice, field, fixed, levels, make, paragraph, percent, plain, section, significant, table } from "./page.js";
 import { Chart, INKS, axis } from "./charts.js";
 
 const MARKS = { supported: "\u2713", "not supported": "\u2717", undecided: "?" };
@@ -130,7 +130,7 @@ function drawRates(chart, run, methods, shown, outcome) {
       const { colour, symbol, dash } = look(method, methods, inks);
       const shift = 1.07 ** (place - (lines.length - 1) / 2);
       return {
-        name: run.methods[method],
+        name: plain(run.methods[method]),
         x: rows.map((row) => row.num_train_levels * shift),
         y: rows.map(rate),
         mode: "lines+markers",
@@ -197,7 +197,7 @@ export function ends(run) {
   const sizes = [...new Set(run.ends.map((row) => row.num_train_levels))].sort((a, b) => a - b);
   const state = { size: sizes[0], set: "test" };
   const methods = ordered(new Set(run.ends.map((row) => row.method)));
-  const chart = new Chart(110 + 34 * methods.length);
+  const chart = new Chart(130 + 32 * methods.length);
   const draw = () => drawEnds(chart, run, methods, state);
   const size = choice(sizes.map((one) => [one, levels(one)]), sizes[0], (value) => {
     state.size = Number(value);
@@ -232,9 +232,9 @@ function drawEnds(chart, run, methods, { size, set }) {
       type: "bar",
       orientation: "h",
       name: NAMES[cause] ?? `killed by ${cause}`,
-      y: there.map((method) => run.methods[method]),
+      y: there.map((method) => plain(run.methods[method])),
       x: there.map((method) => share(method, cause)),
-      marker: { color: colour, pattern: { shape, fgcolor: inks.paper, size: 7, solidity: 0.25 }, line: { color: inks.paper, width: 1 } },
+      marker: { color: colour, pattern: { shape, fillmode: "overlay", fgcolor: inks.paper, fgopacity: 1, size: 7, solidity: 0.25 }, line: { color: inks.paper, width: 1 } },
       hovertemplate: "%{x:.1f}%",
     })),
     layout: {
@@ -242,8 +242,8 @@ function drawEnds(chart, run, methods, { size, set }) {
       bargap: 0.25,
       xaxis: axis("", { ticksuffix: "%", range: [0, 100] }),
       yaxis: axis("", { autorange: "reversed" }),
-      legend: { orientation: "h", y: 1, yanchor: "bottom", x: 0, xref: "container", traceorder: "normal" },
-      margin: { l: 12, r: 16, t: 44, b: 32 },
+      legend: { orientation: "h", yref: "container", y: 0, yanchor: "bottom", x: 0, traceorder: "normal" },
+      margin: { l: 12, r: 24, t: 8, b: 84 },
     },
   });
   const numbers = () => ({

@@ -69,4 +69,7 @@ export function significant(number) {
   return fixed(number, size >= 100 ? 0 : size >= 0.05 || size === 0 ? (size < 10 ? 2 : 1) : Math.min(8, 1 - Math.floor(Math.log10(size))));
 }
 
+// Text for a chart, where Plotly would read some tags.
+export const plain = (text) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;");
+
 export const levels = (count) => `${count.toLocaleString("en")} level${count === 1 ? "" : "s"}`;
