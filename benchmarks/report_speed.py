@@ -40,17 +40,19 @@ def write(run: Path, out: Path) -> float:
     return time.perf_counter() - began
 
 
-def opening(browser: Browser, file: Path) -> tuple[float, float]:
-    """Seconds until the report shows its first episode, and ms per step of it."""
+def opening(browser: Browser, file: Path) -> tuple[float, float, float]:
+    """Seconds until the report shows its first episode, and its charts; ms per step."""
     page = browser.new_page(viewport={"width": 1280, "height": 900})
-    began = time.perf_counter()
     page.goto(f"file://{file}")
-    page.wait_for_selector("body[data-ready]")
-    seconds = time.perf_counter() - began
+    page.wait_for_selector("body[data-charts]")
+    # from the start of the navigation, by the page's own clock
+    shown, drawn = (
+        float(page.evaluate(f"document.body.dataset.{name}")) / 1000 for name in ("ready", "charts")
+    )
     page.locator("#inspector").scroll_into_view_if_needed()
     milliseconds = page.evaluate(STEP, STEPS)
     page.close()
-    return seconds, milliseconds
+    return shown, drawn, milliseconds
 
 
 def main() -> None:
@@ -70,19 +72,17 @@ def main() -> None:
         shown = np.array([opening(browser, file) for _ in range(chosen.repeats)])
         size = file.stat().st_size
         browser.close()
+    names = {
+        "to write it (aim: below 10)": ("s", written),
+        "to open it (aim: below 2)": ("s", shown[:, 0]),
+        "to open it, charts drawn": ("s", shown[:, 1]),
+        f"a step, median of {STEPS} (aim: below 50)": ("ms", shown[:, 2]),
+    }
     bench.show(
         bench.Result(
             title=f"the report of {chosen.run.name}, {size / 1e6:.1f} MB",
-            figures={
-                "to write it (aim: below 10)": written,
-                "to open it (aim: below 2)": shown[:, 0],
-                f"a step, median of {STEPS} (aim: below 50)": shown[:, 1],
-            },
-            units={
-                "to write it (aim: below 10)": "s",
-                "to open it (aim: below 2)": "s",
-                f"a step, median of {STEPS} (aim: below 50)": "ms",
-            },
+            figures={name: values for name, (_, values) in names.items()},
+            units={name: unit for name, (unit, _) in names.items()},
             derived={},
             notes=(),
         )

@@ -13,6 +13,11 @@ import numpy as np
 KINDS: Final = ("u1", "i1", "u2", "i2", "u4", "i4", "f4")
 
 
+def pack(content: bytes) -> str:
+    """The bytes gzipped, in base 64; the same text each time."""
+    return base64.b64encode(gzip.compress(content, 9, mtime=0)).decode()
+
+
 class Packed:
     """The arrays of one page, in the order in which they were put in."""
 
@@ -33,7 +38,6 @@ class Packed:
         if delta:
             flat = np.diff(flat, prepend=flat.dtype.type(0))
         planes = flat.view(np.uint8).reshape(-1, flat.dtype.itemsize).T
-        packed = gzip.compress(planes.tobytes(), 9, mtime=0)  # the same bytes each time
         name = f"a{len(self.texts)}"
-        self.texts[name] = base64.b64encode(packed).decode()
+        self.texts[name] = pack(planes.tobytes())
         return {"array": name, "kind": kind, "delta": delta}

@@ -320,6 +320,6 @@ export class Alarms {
     if (!this.roc) return;
     const { hit, false: wrong } = this.point();
     this.chart.plot.setAttribute("aria-label", this.rocLabel(this.roc.auc()));
-    Plotly.restyle(this.chart.plot, { x: [[wrong]], y: [[hit]] }, [2]);
+    window.Plotly?.restyle(this.chart.plot, { x: [[wrong]], y: [[hit]] }, [2]);
   }
 }

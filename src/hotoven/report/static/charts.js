@@ -1,7 +1,7 @@
 // Charts by Plotly, in the page's own colours, each with a text and a table that say the same.
 
 import { make, table } from "./page.js";
-import { page } from "./data.js";
+import { page, readBytes } from "./data.js";
 
 export const INKS = page.palette.charts;
 const drawn = new Set();
@@ -22,13 +22,15 @@ export const axis = (title, more = {}) => ({
 });
 
 export class Chart {
-  // `height` in pixels.
-  constructor(height) {
+  // `height` in pixels; `picked` is called with where on the x axis a point was chosen.
+  constructor(height, picked) {
+    this.picked = picked;
     this.plot = make("div", { class: "plot", role: "img" });
     this.plot.style.height = `${height}px`;
     this.height = height;
     this.numbers = make("details", { class: "numbers", toggle: () => this.fill() }, make("summary", {}, "The numbers of this chart"));
-    this.element = make("figure", { class: "chart" }, this.plot, this.numbers);
+    this.over = make("div", { class: "over" }, this.plot); // what is laid over the chart
+    this.element = make("figure", { class: "chart" }, this.over, this.numbers);
   }
 
   // Draws what `picture` returns for a theme: { traces, layout }. `label` says what is seen; `numbers`
@@ -39,11 +41,11 @@ export class Chart {
     this.told = numbers;
     drawn.add(this);
     this.fill();
-    return this.redraw();
+    this.redraw();
   }
 
   redraw() {
-    if (!this.plot.isConnected) return undefined;
+    if (!this.plot.isConnected || !window.Plotly) return;
     const inks = theme();
     const { traces, layout } = this.picture(inks);
     const lines = { gridcolor: inks.line, linecolor: inks.faint, tickcolor: inks.faint };
@@ -62,7 +64,9 @@ export class Chart {
       ...layout,
       ...axes,
     };
-    return Plotly.react(this.plot, traces, whole, { displayModeBar: false, responsive: true, doubleClick: false });
+    Plotly.react(this.plot, traces, whole, { displayModeBar: false, responsive: true, doubleClick: false });
+    if (this.picked && !this.listens) this.plot.on("plotly_click", ({ points }) => this.picked(points[0].x));
+    this.listens = true;
   }
 
   fill() {
@@ -73,13 +77,23 @@ export class Chart {
 
   drop() {
     drawn.delete(this);
-    Plotly.purge(this.plot);
+    this.listens = false;
+    window.Plotly?.purge(this.plot);
   }
 }
 
 // Lets go of charts that have left the page.
 export function dropGone() {
   for (const chart of drawn) if (!chart.plot.isConnected) chart.drop();
+}
+
+// Plotly is large and takes a while to begin: the page is there before it, and then has charts. The
+// page's policy knows its text by its hash.
+export async function loadPlotly() {
+  const text = new TextDecoder().decode(await readBytes("plotly"));
+  document.head.append(make("script", {}, text));
+  redrawAll();
+  document.body.dataset.charts = Math.round(performance.now());
 }
 
 const redrawAll = () => drawn.forEach((chart) => chart.redraw());

@@ -13,11 +13,17 @@ const KINDS = {
 };
 const unpacked = new Map();
 
-async function read(told) {
-  const text = atob(document.getElementById(told.array).textContent);
-  const packed = Uint8Array.from(text, (letter) => letter.charCodeAt(0));
+// The bytes that lie packed in the element of that name.
+export async function readBytes(name) {
+  const text = atob(document.getElementById(name).textContent);
+  const packed = new Uint8Array(text.length);
+  for (let at = 0; at < text.length; at += 1) packed[at] = text.charCodeAt(at);
   const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
-  const planes = new Uint8Array(await new Response(stream).arrayBuffer());
+  return new Uint8Array(await new Response(stream).arrayBuffer());
+}
+
+async function read(told) {
+  const planes = await readBytes(told.array);
   const Kind = KINDS[told.kind];
   const width = Kind.BYTES_PER_ELEMENT;
   const count = planes.length / width;

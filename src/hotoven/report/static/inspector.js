@@ -10,13 +10,14 @@ import { drawLavaGrid, tellLavaGrid } from "./draw_lavagrid.js";
 import { drawCoinRun, drawMap, tellCoinRun } from "./draw_coinrun.js";
 
 const THOUSANDTH = 1000; // bars are kept in these
+const [LEFT, RIGHT] = [62, 10]; // pixels beside the charts over time
+const ROOM = 0.7; // steps before the first and after the last
 const SPEEDS = [2, 5, 15, 30]; // steps per second
 
 // What is drawn of one policy: its picture, what was known, and the charts over time.
 class Pane {
   constructor(run, goTo) {
     this.run = run;
-    this.goTo = goTo;
     this.grid = run.study === "lavagrid";
     this.title = make("h3");
     this.canvas = make("canvas", { class: "level", role: "img" });
@@ -26,7 +27,10 @@ class Pane {
     this.values = document.createElementNS("http://www.w3.org/2000/svg", "svg");
     this.blocker = document.createElementNS("http://www.w3.org/2000/svg", "svg");
     this.bars = make("div", { class: "said" });
-    this.chart = new Chart(380);
+    this.chart = new Chart(380, goTo);
+    // laid over the chart: to have Plotly move a line takes longer than all else of a step
+    this.cursor = make("div", { class: "cursor", "aria-hidden": "true" });
+    this.chart.over.append(this.cursor);
     this.element = make(
       "article",
       { class: "pane" },
@@ -190,15 +194,15 @@ class Pane {
         showlegend: false,
         grid: { rows: 2, columns: 1, roworder: "top to bottom" },
         hovermode: "closest",
-        xaxis: axis("step", { range: [-0.7, this.length + 0.7], anchor: "y2", domain: [0, 1] }),
-        yaxis: axis("mu \u00B1 sigma", { domain: [0.56, 1] }),
-        yaxis2: axis("score of danger", { domain: [0, 0.46], zeroline: false }),
+        xaxis: axis("step", { range: [-ROOM, this.length + ROOM], anchor: "y2", domain: [0, 1], automargin: false }),
+        yaxis: axis("mu \u00B1 sigma", { domain: [0.56, 1], automargin: false }),
+        yaxis2: axis("score of danger", { domain: [0, 0.46], automargin: false }),
         shapes: this.shapes(inks, spans, died),
         annotations: [
           note("what the members expect: mean \u00B1 std", 1, inks),
           note("dashed: threshold; orange: alarm", 0.46, inks),
         ],
-        margin: { l: 52, r: 10, t: 22, b: 40 },
+        margin: { l: LEFT, r: RIGHT, t: 22, b: 40 },
       },
     });
     const numbers = () => ({
@@ -213,17 +217,11 @@ class Pane {
       picture,
       numbers,
     );
-    if (!this.clicks && this.chart.plot.on) {
-      this.clicks = true;
-      this.chart.plot.on("plotly_click", ({ points }) => this.goTo(points[0].x));
-    }
   }
 
-  // The cursor comes first: `moveCursor` knows it by its place.
   shapes(inks, spans, died) {
     const upright = (x, look) => ({ type: "line", xref: "x", yref: "paper", x0: x, x1: x, y0: 0, y1: 1, ...look });
-    const step = Math.min(this.step ?? 0, this.length);
-    const found = [upright(step, { line: { color: inks.ink, width: 2 } })];
+    const found = [];
     if (died) found.push(upright(this.length - 1, { line: { color: INKS.vermillion, width: 3, dash: "dot" } }));
     if (Number.isFinite(this.threshold)) {
       found.push({ type: "line", xref: "paper", yref: "y2", x0: 0, x1: 1, y0: this.threshold, y1: this.threshold, line: { color: inks.ink, width: 1.5, dash: "dash" } });
@@ -234,8 +232,8 @@ class Pane {
   }
 
   moveCursor(at) {
-    if (!this.chart.plot.layout) return;
-    Plotly.relayout(this.chart.plot, { "shapes[0].x0": at, "shapes[0].x1": at });
+    const share = (at + ROOM) / (this.length + 2 * ROOM);
+    this.cursor.style.left = `calc(${LEFT}px + (100% - ${LEFT + RIGHT}px) * ${share})`;
   }
 }
 

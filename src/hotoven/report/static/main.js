@@ -5,7 +5,7 @@
 
 import { choice, field, make } from "./page.js";
 import { page } from "./data.js";
-import { dropGone } from "./charts.js";
+import { dropGone, loadPlotly } from "./charts.js";
 import { about, ends, findings, rates } from "./overview.js";
 import { Alarms } from "./alarms.js";
 import { Inspector } from "./inspector.js";
@@ -70,7 +70,7 @@ async function show(asked) {
   if (run !== shown?.run) build(run);
   const { alarms, inspector } = shown;
   if (!run.recorded) {
-    document.body.dataset.ready = "true";
+    document.body.dataset.ready = Math.round(performance.now());
     return;
   }
   shown.ready = false;
@@ -93,7 +93,7 @@ async function show(asked) {
   }
   clearTimeout(writing); // what was asked for is what the address says
   shown.ready = true;
-  document.body.dataset.ready = "true";
+  document.body.dataset.ready = Math.round(performance.now());
 }
 
 function build(run) {
@@ -150,7 +150,8 @@ function begin() {
     const arrow = ["ArrowLeft", "ArrowRight"].includes(event.key);
     if (arrow && event.target === document.body && shown.run.recorded) shown.inspector.key(event);
   });
-  show(readAddress() ?? {});
+  // what can be shown at once is painted first
+  show(readAddress() ?? {}).then(() => setTimeout(loadPlotly, 50));
 }
 
 begin();
