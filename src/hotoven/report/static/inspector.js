@@ -202,7 +202,7 @@ class Pane {
           note("what the members expect: mean \u00B1 std", 1, inks),
           note("dashed: threshold; orange: alarm", 0.46, inks),
         ],
-        margin: { l: LEFT, r: RIGHT, t: 22, b: 40 },
+        margin: { l: LEFT, r: RIGHT, t: 22, b: 48 },
       },
     });
     const numbers = () => ({
