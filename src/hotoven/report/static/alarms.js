@@ -172,7 +172,7 @@ export class Alarms {
     const { length } = this.opened.num_steps;
     const { min_lead: lead } = this.run.recorded;
     const enough = lead ? `A catastrophe is caught if an alarm leads it by at least ${lead} steps.` : "A catastrophe is caught if an alarm comes before its fatal action.";
-    this.basis.textContent = `This rests on the ${length} test levels that were recorded step by step; ${died} of them ended in catastrophe. ${enough}`;
+    this.basis.textContent = `${policyName(this.told)}; score: ${this.run.recorded.scores[this.score]}. This rests on the ${length} test levels that were recorded step by step; ${died} of them ended in catastrophe. ${enough}`;
   }
 
   tellPromises() {

@@ -96,6 +96,20 @@ export async function loadPlotly() {
   document.body.dataset.charts = Math.round(performance.now());
 }
 
-const redrawAll = () => drawn.forEach((chart) => chart.redraw());
+function redrawAll() {
+  for (const chart of drawn) {
+    chart.redraw();
+    if (window.Plotly && chart.plot.isConnected && chart.plot.offsetParent) Plotly.Plots.resize(chart.plot);
+  }
+}
+
+// Paper is narrower than a screen, and charts do not know of it.
+function fitPaper(width) {
+  document.body.style.width = width;
+  redrawAll();
+}
+
+addEventListener("beforeprint", () => fitPaper("18cm"));
+addEventListener("afterprint", () => fitPaper(""));
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redrawAll);
 matchMedia("print").addEventListener("change", redrawAll);

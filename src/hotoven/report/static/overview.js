@@ -197,7 +197,7 @@ export function ends(run) {
   const sizes = [...new Set(run.ends.map((row) => row.num_train_levels))].sort((a, b) => a - b);
   const state = { size: sizes[0], set: "test" };
   const methods = ordered(new Set(run.ends.map((row) => row.method)));
-  const chart = new Chart(130 + 32 * methods.length);
+  const chart = new Chart(158 + 32 * methods.length);
   const draw = () => drawEnds(chart, run, methods, state);
   const size = choice(sizes.map((one) => [one, levels(one)]), sizes[0], (value) => {
     state.size = Number(value);
@@ -242,8 +242,9 @@ function drawEnds(chart, run, methods, { size, set }) {
       bargap: 0.25,
       xaxis: axis("", { ticksuffix: "%", range: [0, 100] }),
       yaxis: axis("", { autorange: "reversed" }),
+      title: { text: `${set === "test" ? "Test" : "Training"} levels, agents trained on ${levels(size)}`, x: 0, font: { size: 15 } },
       legend: { orientation: "h", yref: "container", y: 0, yanchor: "bottom", x: 0, traceorder: "normal" },
-      margin: { l: 12, r: 24, t: 8, b: 84 },
+      margin: { l: 12, r: 24, t: 36, b: 84 },
     },
   });
   const numbers = () => ({
