@@ -76,7 +76,10 @@ RULES = [
     ("hotoven.evaluation.scores", ["jax"]),
     ("hotoven.evaluation.coherence", ["jax"]),
     ("hotoven.evaluation.knowing", ["jax"]),
-    ("hotoven.report", ["hotoven.learners"]),
+    (
+        "hotoven.report",
+        ["hotoven.learners", "hotoven.agents", "hotoven.mechanisms", "hotoven.studies"],
+    ),
     ("hotoven.web", ["hotoven"]),
     (
         "hotoven.play",
@@ -114,7 +117,8 @@ def test_a_layer_never_reaches_what_comes_after_it(importer: str, forbidden: lis
 
 
 @pytest.mark.parametrize(
-    "library", ["ray", "tyro", "http.server", "gymnasium", "starlette", "uvicorn", "websockets"]
+    "library",
+    ["ray", "tyro", "http.server", "gymnasium", "starlette", "uvicorn", "websockets", "plotly"],
 )
 def test_a_heavy_library_is_imported_by_one_module_at_most(library: str):
     users = [m for m, names in MODULES.items() if any(within(name, library) for name in names)]

@@ -1,4 +1,4 @@
-"""The command line: reproduce, train, evaluate, figures, levels, play, watch, verify, bench.
+"""How dangerous are trained agents in levels they have never seen? The command line.
 
 Commands and their settings are frozen dataclasses read by tyro, which only this module imports.
 Bad input ends with one line on standard error and exit code 2. Ctrl-C is `hotoven_command`'s.
@@ -28,6 +28,7 @@ from hotoven.envs.lavagrid import LavaGrid
 from hotoven.evaluation import findings
 from hotoven.play import Game
 from hotoven.progress import tell
+from hotoven.report.page import write_report
 from hotoven.studies import coinrun, lavagrid, parts
 from hotoven.watch import Settings, Watch
 
@@ -85,6 +86,14 @@ class Figures:
     """Makes the findings and the figures of a run again from its tables."""
 
     run: tyro.conf.Positional[Path]  # the run's folder
+
+
+@dataclass(frozen=True)
+class Report:
+    """Writes one HTML file that shows what runs found: opens from disk, asks for no network."""
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]  # the runs' folders
+    out: Path | None = None  # the file (default: RUN/report.html, of several runs ./report.html)
 
 
 @dataclass(frozen=True)
@@ -175,6 +184,7 @@ COMMANDS: dict[str, type] = {
     "train": LavaGridTrain,
     "evaluate": Evaluate,
     "figures": Figures,
+    "report": Report,
     "levels": LavaGridLevels,
     "play": LavaGridPlay,
     "watch": WatchRun,
@@ -330,6 +340,8 @@ def _run(command: Any) -> int:
         _evaluate(command)
     elif isinstance(command, Figures):
         _figures(command)
+    elif isinstance(command, Report):
+        _report(command)
     elif isinstance(command, LavaGridLevels | CoinRunLevels):
         _levels(command)
     elif isinstance(command, LavaGridPlay | CoinRunPlay):
@@ -380,6 +392,15 @@ def _check_finished(path: Path) -> None:
             f"{path} is being evaluated or was stopped in the middle of it, so its tables may be "
             f"old: hotoven evaluate {path} --resume makes them new"
         )
+
+
+def _report(command: Report) -> None:
+    if not command.runs:
+        raise ValueError("report needs the folder of a run, or of several")
+    alone = command.runs[0] if len(command.runs) == 1 else Path()
+    out = command.out or alone / "report.html"
+    size = write_report(command.runs, out)
+    print(f"report    {out}, {size / 1e6:.1f} MB")
 
 
 def _evaluate(command: Evaluate) -> None:

@@ -33,6 +33,7 @@ ENTRIES = frozenset(
         *(f"{name}.parquet" for name in ("coherence", "help", "help_rates", "predictions", "roc")),
         *(f"{name}.parquet" for name in ("comparisons", "alarms", "promises", "members")),
         *(f"{name}.parquet" for name in ("interventions", "plays")),  # of hotoven watch
+        "report.html",
     )
 )
 

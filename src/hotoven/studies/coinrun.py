@@ -675,16 +675,17 @@ def _member_rows(
     """
     values, probabilities, dangers, *_ = trace.probes
     level, step = np.nonzero(np.asarray(trace.valid)[: study.num_inspected_levels])
-    shares = np.zeros((len(level), study.num_members, NUM_MOVES), np.float32)
-    np.add.at(shares, (..., EFFECTIVE), np.asarray(probabilities)[level, step])
-    shares = shares.reshape(len(level), study.num_members * NUM_MOVES)
+    same = np.eye(NUM_MOVES, dtype=np.float32)[EFFECTIVE]  # [A, actions that differ]
+    shares = np.asarray(probabilities)[level, step] @ same  # [steps, M, actions that differ]
     return {
         **repeat(where, len(level)),
         "level_index": level.astype(np.int32),
         "level_id": played.ids[level],
         "step": step.astype(np.int16),
         "values": np.asarray(values)[level, step],
-        "probabilities": shares.astype(np.float16),
+        "probabilities": shares.reshape(len(level), same.shape[1] * study.num_members).astype(
+            np.float16
+        ),
         "dangers": np.asarray(dangers)[level, step, :NUM_MOVES].astype(np.float16),
     }
 
