@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pyarrow.compute as pc
 import pytest
@@ -11,9 +12,10 @@ import pytest
 from hotoven.envs.coinrun.env import CoinRun
 from hotoven.mechanisms.acting import ACTING
 from hotoven.runs import ENTRIES
-from hotoven.storage import read_table
+from hotoven.storage import read_json, read_table
 from hotoven.studies import coinrun
 from hotoven.studies.coinrun import PRESETS, TABLES, CoinRunStudy, make_sets
+from hotoven.types import CATASTROPHE, RUNNING, SOLVED, Decision, Trace
 from tinystudy import shared_folder, uninterrupted
 
 SMALL = replace(
@@ -23,6 +25,14 @@ SMALL = replace(
     num_calibration_levels=20,
     num_validation_levels=10,
     num_shifted_levels=10,
+)
+TINY = replace(
+    SMALL,
+    env=replace(SMALL.env, max_steps=12),
+    sizes=(5,),
+    num_members=2,
+    windows=(1, 3),
+    alarm_window=3,
 )
 
 
@@ -84,6 +94,59 @@ def test_full_trains_twenty_five_million_steps_on_pixels_of_hard_levels():
     assert full.ppo.num_iterations * full.ppo.num_envs * full.ppo.num_steps >= 25e6
     assert {10, 50, 200, 1000} <= set(full.sizes)
     assert (full.env.mode, full.env.obs) == ("hard", "pixels")
+
+
+def made_up(seed: int, set: str, count: int) -> Trace:
+    """What might have been recorded on `count` levels; every second episode ends in a death."""
+    generator = np.random.default_rng([seed, *set.encode()])
+    grid, num_members = (count, TINY.env.max_steps), TINY.num_members
+    last = generator.integers(3, grid[1], count)
+    outcome = np.full(grid, RUNNING, np.int8)
+    outcome[np.arange(count), last] = np.where(np.arange(count) % 2, CATASTROPHE, SOLVED)
+    policies = generator.random((*grid, num_members, CoinRun.num_actions), np.float32)
+    return Trace(
+        decision=Decision(generator.integers(0, CoinRun.num_actions, grid), *[()] * 5),
+        outcome=outcome,
+        cause=np.zeros(grid, np.int8),
+        reward=np.zeros(grid, np.float32),
+        dangerous=(),
+        probes=coinrun.Probes(
+            values=generator.normal(size=(*grid, num_members)).astype(np.float32),
+            probabilities=policies / policies.sum(axis=-1, keepdims=True),
+            dangers=generator.random((*grid, CoinRun.num_actions), np.float32),
+            blocker=generator.random(grid, np.float32),
+            supported=generator.random(grid) < 0.5,
+        ),
+        valid=np.arange(grid[1]) <= last[:, None],
+    )
+
+
+def test_coefficients_and_heads_are_made_from_validation_levels_alone(tmp_path, monkeypatch):
+    sets, players = make_sets(TINY), coinrun.make_players(TINY)
+    keys = jax.random.split(jax.random.key(0), TINY.num_members)
+    untrained = coinrun.Ensemble(jax.vmap(players.member.init)(keys), players.danger.init(keys[0]))
+    monkeypatch.setattr(coinrun, "load_ensemble", lambda *_: untrained)
+    monkeypatch.setattr(coinrun, "_help_rows", lambda *_, **__: {"helped": np.zeros(1)})
+
+    def chosen(name: str, **seeds: int) -> tuple[dict, list]:
+        """Heads and coefficients after episodes made up anew for every set with a seed."""
+
+        def record(policy: Any, played: dict) -> dict[str, Trace]:
+            return {set: made_up(seeds.get(set, 0), set, len(one)) for set, one in played.items()}
+
+        monkeypatch.setattr(coinrun, "_make_recorder", lambda *_: record)
+        coinrun._evaluate_one(TINY, sets, players, tmp_path / name, TINY.sizes[-1])
+        part = tmp_path / name / "parts" / f"levels{TINY.sizes[-1]}"
+        return read_json(part / "heads.json"), read_json(part / "chosen.json")
+
+    heads, coefficients = chosen("first")
+    assert set(heads) == {row["acting"] for row in coefficients} == set(coinrun.PREDICTED)
+    assert all(heads.values())
+    # equal but for what was played on levels that nothing may be chosen on
+    other = chosen("other", train=1, calibration=1, test=1, shifted=1)
+    assert other == (heads, coefficients)
+    other_heads, other_coefficients = chosen("validation", validation=1)
+    assert other_heads != heads and other_coefficients != coefficients
 
 
 @pytest.fixture(scope="module")

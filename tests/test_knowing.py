@@ -178,6 +178,28 @@ def test_promises_are_measured_on_levels_that_the_threshold_was_not_chosen_on():
     assert all(a["threshold"] <= b["threshold"] for a, b in zip(tested, conformal, strict=True))
 
 
+def test_thresholds_of_promises_are_chosen_on_calibration_levels_alone():
+    def thresholds(**seeds: int) -> dict[tuple, tuple]:
+        sets = ("test", "calibration", "shifted")
+        steps = table(*(episodes(set, 10, "mean", seeds.get(set, 0)) for set in sets))
+        rows = knowing.promise_rows(
+            steps, CHOSEN, (10,), MAX_STEPS, "mean", 3, 0, (0.2, 0.5), 0.1
+        ).to_pylist()
+        return {
+            (row["score"], row["rule"], row["promised"], row["set"]): (
+                row["threshold"],
+                row["num_calibration"],
+            )
+            for row in rows
+        }
+
+    found = thresholds()
+    assert len(found) == len(knowing.DRAWN) * 2 * 2 * 2
+    assert thresholds(test=1, shifted=2) == found
+    other = thresholds(calibration=1)
+    assert all(other[key][0] != threshold for key, (threshold, _) in found.items())
+
+
 def test_coefficients_are_those_of_the_size_the_acting_and_the_window():
     assert knowing.coefficients_of(CHOSEN, 10, "mean", 3) == Coefficients(-1.0, 2.0)
     assert knowing.coefficients_of(CHOSEN, 10, "mean", 25) is None

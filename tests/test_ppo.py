@@ -103,6 +103,51 @@ def test_a_time_out_is_worth_what_would_have_followed_it_not_the_next_start():
     np.testing.assert_allclose(value, [1.0, 2.0], atol=0.15)
 
 
+def loss_of_one_update(value: float, **settings: Any) -> float:
+    """The loss of one update on a rollout of one episode in each environment.
+
+    It leads from place 0 to place 1 for a reward of 6 and ends there with 4. The network says
+    `value` of both. As nothing has been learned yet and entropy is worth nothing, the loss is half
+    the mean square of the two advantages.
+    """
+    once = {"num_minibatches": 1, "num_epochs": 1, "value_weight": 1.0}
+    learner = make_ppo(replace(CONFIG, **once, **settings), Probe())
+    levels = stack(table([[1, 1], [1, 1]], [[6, 6], [4, 4]], [[RUNNING] * 2, [SOLVED] * 2]))
+    state = learner.init(levels, ONE, jax.random.key(0))
+    state.params[-1]["b"] = jnp.array([0.0, 0.0, value])
+    _, progress = jax.jit(learner.iterate)(state, jnp.int32(0), levels, ONE)
+    return float(progress.loss)
+
+
+def test_advantages_reach_back_by_lambda():
+    # One step ahead they are 4 - 2 = 2 and 6 + 2 / 2 - 2 = 5; the first one also gets
+    # gamma * lambda = 0.4 of the second.
+    found = loss_of_one_update(2.0, gae_lambda=0.8)
+    assert found == pytest.approx((5.8**2 + 2.0**2) / 4, rel=1e-5)
+
+
+def test_normalised_rewards_are_divided_by_the_deviation_of_returns_and_clipped():
+    # Discounted returns are 6 and 6 / 2 + 4 = 7, their deviation is 0.5. So the rewards become 12,
+    # clipped to 10, and 8; the first step also gets gamma * lambda = 1/4 of 8.
+    found = loss_of_one_update(0.0, gae_lambda=0.5, normalise_rewards=True)
+    assert found == pytest.approx((12.0**2 + 8.0**2) / 4, rel=1e-4)
+
+
+def test_the_learning_rate_falls_in_a_line_to_the_share_that_is_left():
+    falling = replace(CONFIG, learning_rate=0.01, learning_rate_end=0.2, num_iterations=5)
+    num_updates = 5 * 4 * 2  # iterations, epochs, minibatches
+    optimizer = make_optimizer(falling)
+    same = {"w": jnp.array(0.25)}  # of a gradient that stays the same Adam makes the sign
+
+    def change(state: Any, _: None) -> tuple[Any, jax.Array]:
+        changes, state = optimizer.update(same, state)
+        return state, -changes["w"]
+
+    _, sizes = jax.lax.scan(change, optimizer.init(same), length=num_updates + 1)
+    expected = 0.01 * np.linspace(1.0, 0.2, num_updates + 1)
+    np.testing.assert_allclose(sizes, expected, rtol=1e-3)
+
+
 def test_gradients_are_cut_to_the_length_allowed():
     optimizer = make_optimizer(replace(CONFIG, max_grad_norm=0.5))
     long, short = ({"w": scale * jnp.array([3.0, 4.0])} for scale in (1.0, 0.1))
