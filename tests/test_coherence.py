@@ -71,6 +71,22 @@ def test_jumps_that_land_are_counted_beside_those_that_kill():
     assert of("8811/^.^^").landed_change.tolist() == [0.0]
 
 
+def test_how_often_a_jump_changes_is_told_of_the_steps_in_the_air():
+    found = of(
+        "77878/^^...",  # three steps after the one that takes off, each unlike the one before
+        "77777/^^...",
+        "17777/^^^^^",  # died on the ground: no jump
+        "7/.",  # no step in the air before
+        died="dddd",
+    )
+    assert found.fatal_rate.tolist() == [1.0, 0.0, None, None]
+    assert of("77788/^^...", died="d").fatal_rate.tolist() == [pytest.approx(1 / 3)]
+    # two jumps that land: 88 and 8711
+    landed = of("88887117/^.^^...^")
+    assert landed.landed_rate.tolist() == [pytest.approx((0 + 2 / 3) / 2)]
+    assert landed.fatal_rate.tolist() == [None]
+
+
 def test_members_disagree_as_often_as_the_draws_of_two_of_them_differ():
     sure, other = np.eye(15)[7], np.eye(15)[8]
     even = (sure + other) / 2

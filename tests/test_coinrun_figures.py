@@ -20,6 +20,7 @@ from hotoven.report.coinrun_figures import (
     causes_figure,
     coherence_figure,
     outcomes_figure,
+    precision_figure,
     promises_figure,
     risk_coverage_figure,
     roc_figure,
@@ -108,6 +109,17 @@ def test_the_post_s_four_panels_have_its_four_lines_and_their_areas(tables):
             [edge.min(), edge.max()], [(mean - std).clip(0, 1).min(), (mean + std).clip(0, 1).max()]
         )
         assert len(axes.collections) == 4
+
+
+def test_average_precision_is_drawn_as_the_auc_is(tables):
+    own = tables["predictions"].filter(
+        (pc.field("acting") == "mean")
+        & (pc.field("num_train_levels") == 200)
+        & (pc.field("score") == "head")
+    )
+    drawn = line(precision_figure(tables).axes[1], "head").get_ydata()
+    expected = own.sort_by("window")["average_precision"].to_numpy()
+    np.testing.assert_array_equal(drawn, expected)
 
 
 def test_every_score_s_auc_is_drawn_over_windows_and_over_sizes(tables):
@@ -210,7 +222,7 @@ def test_coherence_stands_beside_what_it_is_to_explain(tables):
     np.testing.assert_allclose(heights[:8], np.arange(8) - 0.15)
     np.testing.assert_allclose(heights[8:], np.arange(8) + 0.15)
     # the differences have no row of a single agent; one line is the zero
-    assert len(figure.axes[8].lines) == 1 + 14
+    assert len(figure.axes[10].lines) == 1 + 14
 
 
 def test_a_measure_without_a_number_says_so(tables):
@@ -253,27 +265,30 @@ def test_a_vacuous_promise_is_hollow(tables):
 
 
 def test_alarms_are_drawn_over_the_share_that_they_announce(tables):
-    lead, per_hundred = (alarms_figure(tables).axes[place] for place in (0, 2))
+    lead, per_hundred, false = (alarms_figure(tables).axes[place] for place in (0, 2, 4))
     own = tables["alarms"].filter(
         (pc.field("num_train_levels") == 10) & (pc.field("score") == "blocker")
     )
-    known = own.filter(pc.is_valid(own["median_lead"]))
+    finite = pc.is_finite(own["thresholds"])
+    known = own.filter(pc.and_(pc.is_valid(own["median_lead"]), finite))
     drawn = line(lead, "blocker")
     assert drawn.get_xdata().tolist() == known["announced_share"].to_pylist()
     assert drawn.get_ydata().tolist() == known["median_lead"].to_pylist()
-    assert len(lead.lines) == len(per_hundred.lines) == 11
+    assert len(lead.lines) == len(per_hundred.lines) == len(false.lines) == 11
+    some = own.filter(pc.and_(pc.is_valid(own["false_share"]), finite))
+    assert line(false, "blocker").get_ydata().tolist() == some["false_share"].to_pylist()
 
 
 def test_without_a_catastrophe_every_panel_says_so(harmless):
     nothing = "no catastrophe: there is nothing to predict"
-    for draw in (roc_figure, auc_figure):
+    for draw in (roc_figure, auc_figure, precision_figure):
         assert [words(axes) for axes in draw(harmless).axes] == [[nothing]] * 4
     assert [words(axes) for axes in promises_figure(harmless).axes] == [
         ["no catastrophe: there is nothing to announce"]
     ] * 4
     assert [words(axes) for axes in alarms_figure(harmless).axes] == [
         ["no catastrophe was announced"]
-    ] * 4
+    ] * 6
     titles = {axes.get_title().replace("\n", " ") for axes in coherence_figure(harmless).axes}
     assert not {title for title in titles if "fatal" in title}  # there is no such measure
     assert set(words(causes_figure(harmless).axes[0])) == {"0.0%"}

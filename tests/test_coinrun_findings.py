@@ -84,11 +84,11 @@ def promise(set, promised, unannounced, vacuous=False, rule="conformal", of=200)
     return row | {"num_catastrophes": of, "num_calibration": 199}
 
 
-def helped(requests, low, high, helper="planner"):
+def helped(requests, low, high, helper="planner", threshold=-3.5):
     return {
         "num_train_levels": SMALL,
         "helper": helper,
-        "threshold": -3.5,
+        "threshold": threshold,
         "requests_per_episode": requests,
         "helped_share": 0.2,
         "catastrophe_rate": 0.1,
@@ -98,6 +98,16 @@ def helped(requests, low, high, helper="planner"):
         "avoided_low": low,
         "avoided_high": high,
     }
+
+
+def helped_episodes(outcomes, helper="planner", threshold=-3.5):
+    """Rows of the help table, one letter per level: c died, s solved."""
+    words = {"c": "catastrophe", "s": "solved"}
+    return [
+        {"num_train_levels": SMALL, "helper": helper, "threshold": threshold}
+        | {"level_index": index, "outcome": words[letter]}
+        for index, letter in enumerate(outcomes)
+    ][::-1]  # the order of rows is nobody's business
 
 
 def study():
@@ -111,7 +121,7 @@ def study():
         "random_hold": 0.3,
         "random_episode": 0.2,
     }
-    mind = "changed mind in fatal jump"
+    mind = "switch rate in fatal jump"
     return {
         "rates": [rate("train", 1.0, 0.0), rate("test", 0.6, 0.3), rate("test", 0.8, 0.2, LARGE)],
         "differences": [difference(-0.04, 0.06), difference(-0.02, 0.02, size=LARGE)],
@@ -135,7 +145,7 @@ def study():
             *(coherence(method, "switch rate", value) for method, value in switching.items()),
             coherence("single", mind, 0.3),
             coherence("mean", mind, 0.6),
-            coherence("mean", "changed mind in landed jump", 0.5),
+            coherence("mean", "switch rate in landed jump", 0.5),
         ],
         "promises": [
             promise("test", 0.2, 30),
@@ -150,6 +160,13 @@ def study():
             helped(0.9, 0.1, 0.2),
             helped(4.0, -0.1, 0.1),
             helped(1.0, -0.2, -0.1, helper="stand_still"),
+            helped(0.8, 0.05, 0.15, helper="planner_at_random", threshold=0.97),
+            helped(1.2, 0.05, 0.15, helper="planner_at_random", threshold=0.96),
+        ],
+        "help": [
+            *helped_episodes("c" * 10 + "s" * 90),
+            *helped_episodes("c" * 30 + "s" * 70, "planner_at_random", 0.97),
+            *helped_episodes("s" * 100, "planner_at_random", 0.96),
         ],
     }
 
@@ -174,6 +191,7 @@ def test_a_study_in_which_every_claim_holds_supports_every_claim():
             "the promise holds": 2,  # 12% where 10% is promised, and not -5
             "the promise breaks elsewhere": 30,
             "help helps": 15,
+            "alarms beat chance": 20,  # 30 of 100 levels against 10, at 0.8 and 0.9 requests
         }
     )
     assert {finding.verdict for finding in findings.values()} == {"supported"}
@@ -314,9 +332,9 @@ def test_jumps_without_an_answer_leave_the_explanation_undecided():
     finding = incoherence(rows)
     assert finding.verdict == "undecided"
     assert "has no row of" in finding.note
-    rows["coherence"].append(coherence("mean", "changed mind in fatal jump", 0.5))
+    rows["coherence"].append(coherence("mean", "switch rate in fatal jump", 0.5))
     rows["coherence"].append(
-        coherence("single", "changed mind in fatal jump", 0.5)
+        coherence("single", "switch rate in fatal jump", 0.5)
         | {"estimate": None, "low": None, "high": None}
     )
     finding = incoherence(rows)
@@ -342,7 +360,7 @@ def test_coherence_that_saves_nobody_is_no_explanation():
     tested = "mean_hysteresis, random_hold, random_episode"
     said = f"fewer catastrophes where a choice is kept ({tested}): not supported."
     assert finding.note == (
-        "Parts: switch rate, mean above single: supported; changed mind in fatal jump, mean above "
+        "Parts: switch rate, mean above single: supported; switch rate in fatal jump, mean above "
         f"single: supported; {said}"
     )
 
@@ -475,7 +493,7 @@ def test_one_number_of_training_levels_leaves_out_what_compares_two():
 def test_nothing_at_all_is_undecided():
     findings = coinrun_findings({})
     assert {finding.verdict for finding in findings} == {"undecided"}
-    assert len(findings) == 9
+    assert len(findings) == 10
 
 
 def test_findings_are_written_as_those_of_the_grid():

@@ -29,6 +29,7 @@ SMALL = replace(
 TINY = replace(
     SMALL,
     env=replace(SMALL.env, max_steps=12),
+    ppo=replace(SMALL.ppo, num_steps=12),
     sizes=(5,),
     num_members=2,
     windows=(1, 3),
@@ -49,20 +50,33 @@ def test_no_level_is_in_two_sets_and_shifted_ones_are_of_the_other_mode():
     assert sets.shifted.family == "coinrun-hard"
 
 
-def test_unseen_levels_do_not_depend_on_what_is_trained_and_tuned_on():
-    other = replace(SMALL, sizes=(3,), num_validation_levels=4)
-    for name in ("test", "calibration", "shifted"):
+def test_a_set_does_not_depend_on_how_large_another_is():
+    other = replace(SMALL, sizes=(3,), num_validation_levels=4, num_test_levels=40)
+    for name in ("calibration", "shifted"):
         one, same = (getattr(make_sets(study), name) for study in (SMALL, other))
         np.testing.assert_array_equal(one.ids, same.ids)
+    for name, count in (("train", 3), ("validation", 4), ("test", 30)):  # it begins with the others
+        one, same = (getattr(make_sets(study), name) for study in (SMALL, other))
+        np.testing.assert_array_equal(one.ids[:count], same.ids[:count])
 
 
-def test_test_and_calibration_levels_are_dealt_out_of_one_set():
-    sets = make_sets(SMALL)
-    drawn = np.sort(np.concatenate([sets.test.ids, sets.calibration.ids]))
-    # neither of them is the beginning of what was drawn, which holds the commoner layouts
-    for one in (sets.test, sets.calibration):
-        rank = np.searchsorted(drawn, one.ids)
-        assert rank.min() < 10 and rank.max() > 40
+def test_all_sets_and_their_first_levels_are_alike():
+    many = dict.fromkeys(
+        ("num_test_levels", "num_calibration_levels", "num_validation_levels"), 1000
+    )
+    sets = make_sets(replace(SMALL, sizes=(1000,), **many))
+    parts = [sets.train, sets.validation, sets.calibration, sets.test]
+    for fact in ("can_kill", "has_lava", "difficulty"):
+        of_all = np.concatenate([part.facts[fact] for part in parts]).astype(float)
+        error = of_all.std() / np.sqrt(1000)
+        for part in parts:
+            mean = part.facts[fact].astype(float).mean()
+            assert abs(mean - of_all.mean()) < 4 * error, fact
+            first = part.facts[fact][:250].astype(float).mean()
+            assert abs(first - of_all.mean()) < 4 * 2 * error, fact
+            # levels in the order in which they were drawn begin with the common, harmless ones
+            rank = np.argsort(np.argsort(part.ids))
+            assert abs(np.corrcoef(rank, np.arange(len(rank)))[0, 1]) < 0.15
 
 
 def test_tuning_plays_validation_levels_in_place_of_the_test_levels():
@@ -82,6 +96,9 @@ def test_tuning_plays_validation_levels_in_place_of_the_test_levels():
         ({"delta": 1.0}, "delta must be between 0 and 1"),
         ({"margin": -0.1}, "margin must be from 0 to 1"),
         ({"seed": -1}, "seed must be from 0"),
+        ({"promises": (0.2, 0.2)}, "promises must be different and growing"),
+        ({"min_lead": 1000}, r"min_lead must be below env.max_steps \(1000\), got 1000"),
+        ({"env": CoinRun(max_steps=100)}, "num_steps must be at most the time limit"),
     ],
 )
 def test_an_impossible_setting_names_what_is_allowed(settings: dict, message: str):

@@ -19,7 +19,8 @@ class Coherence(NamedTuple):
 
     A jump is what happens from the last step taken with support until there is support again, be
     it a leap or a fall. It changes its mind where an action differs from the one before it in the
-    same jump; the action that leaves the ground is the jump's first.
+    same jump; the action that leaves the ground is the jump's first. Where jumps are long, hardly
+    one is without a change: then how often it changes tells more than whether it does.
     """
 
     switch_rate: np.ma.MaskedArray  # share of steps, but for the first, with a new action
@@ -30,6 +31,8 @@ class Coherence(NamedTuple):
     fatal_turn: np.ma.MaskedArray  # the same, of the push to a side alone
     landed_change: np.ma.MaskedArray  # share of jumps that landed and had changed their mind
     landed_turn: np.ma.MaskedArray
+    fatal_rate: np.ma.MaskedArray  # of deaths in a jump: its share of actions unlike the one before
+    landed_rate: np.ma.MaskedArray  # the same of jumps that landed, their mean
 
 
 SHARES: Final = tuple(name for name in Coherence._fields if name != "run_length")
@@ -43,6 +46,8 @@ MEASURES: Final = {
     "fatal_turn": "changed direction in fatal jump",
     "landed_change": "changed mind in landed jump",
     "landed_turn": "changed direction in landed jump",
+    "fatal_rate": "switch rate in fatal jump",
+    "landed_rate": "switch rate in landed jump",
 }
 _SCHEMA: Final = pa.schema(
     [
@@ -107,7 +112,20 @@ def coherence(
             _share((changed & landed).sum(axis=1), landed.sum(axis=1)),
         )
 
+    def rates_of_jumps(changes: np.ndarray) -> tuple[np.ma.MaskedArray, np.ma.MaskedArray]:
+        """For deaths in the air and for landings, changes per step since the jump began."""
+        so_far = changes.cumsum(axis=1)
+        length = step - began
+        rate = (so_far - np.take_along_axis(so_far, began, axis=1)) / np.maximum(length, 1)
+        leaps = landed & (length > 0)
+        fatal = died & ~supported[rows, last] & (length[rows, last] > 0)
+        return (
+            _masked(rate[rows, last], fatal),
+            _share((rate * leaps).sum(axis=1), leaps.sum(axis=1)),
+        )
+
     fatal_change, landed_change = of_jumps(switches)
+    fatal_rate, landed_rate = rates_of_jumps(switches)
     fatal_turn, landed_turn = of_jumps(_changes(sideways[effective[actions]], valid))
     return Coherence(
         switch_rate=_share(num_switches, last),
@@ -118,6 +136,8 @@ def coherence(
         fatal_turn=fatal_turn,
         landed_change=landed_change,
         landed_turn=landed_turn,
+        fatal_rate=fatal_rate,
+        landed_rate=landed_rate,
     )
 
 

@@ -13,11 +13,12 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from hotoven.evaluation import outcomes
-from hotoven.evaluation.bootstrap import CONFIDENCE, Interval, wilson
+from hotoven.evaluation.bootstrap import CONFIDENCE, Interval, two_level, wilson
 from hotoven.evaluation.coherence import MEASURES
 from hotoven.evaluation.findings import Detail, Finding, Verdict, above, below
 
@@ -27,8 +28,11 @@ MARGIN: Final = 0.05  # a reduction of catastrophes that is smaller counts as no
 FIRST, LATER = 1, 10  # windows that are compared, steps
 COMPARED: Final = 200  # number of training levels that the smallest is compared with
 SCORE: Final = "mean and std"
-SWITCHES, MIND = (MEASURES[name] for name in ("switch_rate", "fatal_change"))
-LANDED: Final = MEASURES["landed_change"]  # what a change of mind in a fatal jump is compared with
+SWITCHES, MIND = (MEASURES[name] for name in ("switch_rate", "fatal_rate"))
+LANDED: Final = MEASURES["landed_rate"]  # what changes of mind in a fatal jump are compared with
+EVER: Final = MEASURES["fatal_change"]  # whether there was one at all
+ROOM: Final = 0.10  # more than promised by so much: surely less has to be shown
+AT_RANDOM: Final = "planner_at_random"  # the planner, asked where no alarm says so
 HELD: Final = {  # what keeps to a choice -> what chooses anew at each step
     "mean_hysteresis": "mean",
     "random_hold": "random_step",
@@ -123,7 +127,7 @@ def compared_sizes(sizes: Sequence[int]) -> tuple[int, ...]:
 def coinrun_findings(tables: Tables) -> list[Finding]:
     """What a run's tables say about each claim, in the order of the post.
 
-    Reads rates, differences, episodes, comparisons, coherence, promises and help_rates; see
+    Reads rates, differences, episodes, comparisons, coherence, promises, help and help_rates; see
     `outcomes` and `knowing` for the first ones' columns. A claim is undecided, with no estimate,
     where a table, or the row it needs, is not there.
     """
@@ -199,7 +203,7 @@ def _claims(sizes: Sequence[int]) -> Iterator[_Claim]:
         "the promise breaks elsewhere",
         "On levels of the other mode, of which nothing is promised, more catastrophes come "
         "unannounced than the same threshold promises.",
-        "catastrophes left unannounced, measured minus promised, where it is worst, levels of the "
+        "catastrophes left unannounced, measured minus promised, where it is surest, levels of the "
         "other mode, percentage points",
         _judge_promise_breaks,
     )
@@ -209,6 +213,15 @@ def _claims(sizes: Sequence[int]) -> Iterator[_Claim]:
         "unseen levels on which a catastrophe was avoided by the planner, about "
         f"{REQUESTS:g} request per episode, smallest number of training levels, percentage points",
         _judge_help,
+    )
+    yield _Claim(
+        "alarms beat chance",
+        "A planner that takes over at alarms avoids more catastrophes than one that takes over as "
+        "often at random.",
+        "unseen levels on which a catastrophe was avoided, planner at alarms minus planner at "
+        f"random, about {REQUESTS:g} request per episode, smallest number of training levels, "
+        "percentage points",
+        _judge_alarms,
     )
 
 
@@ -280,7 +293,26 @@ def _judge_gain(tables: Tables) -> Judged:
     where = {"comparison": "gain", "num_train_levels": size, "acting": "mean", "window": FIRST}
     interval = _compared(_row(tables, "comparisons", **where, score=SCORE))
     details = _auc_details(tables, "AUC: {score} minus mean, window {window}", **where)
-    return Judged(interval, above(interval, 0.0), _ABOVE, details)
+    precision = {**where, "comparison": "gain of precision"}
+    details += _auc_details(
+        tables, "average precision: {score} minus mean, window {window}", **precision
+    )
+    return Judged(interval, above(interval, 0.0), _ABOVE, details, _of_precision(tables, precision))
+
+
+def _of_precision(tables: Tables, where: Mapping[str, Any]) -> str:
+    """What the standard deviation does to average precision, in a sentence; empty: not known."""
+    rows = rows_of(tables, "comparisons", **where, score=SCORE)
+    if not rows:
+        return ""
+    gain = _compared(rows[0])
+    does = "may rise or fall"
+    if gain.low > 0 or gain.high < 0:
+        does = "rises" if gain.low > 0 else "falls"
+    return (
+        "This is of AUC, in which every pair of steps counts the same. Average precision, in which "
+        f"only those count that an alarm would be raised for, {does}."
+    )
 
 
 def _judge_gain_by_window(tables: Tables) -> Judged:
@@ -312,7 +344,29 @@ def _judge_gain_by_size(tables: Tables) -> Judged:
         "window {window}",
         **by_size,
     )
-    return Judged(interval, above(interval, 0.0), _ABOVE, details)
+    return Judged(
+        interval, above(interval, 0.0), _ABOVE, details, _trained_less(tables, size, other)
+    )
+
+
+def _trained_less(tables: Tables, size: int, other: int) -> str:
+    """A caveat where the agents of the two sizes are not trained alike; empty where they are."""
+    try:
+        solved = [
+            _rate(
+                _row(tables, "rates", set="train", num_train_levels=one, method="single"), "solved"
+            )
+            for one in (size, other)
+        ]
+    except Missing:
+        return ""
+    if all(rate.estimate >= SOLVED for rate in solved):
+        return ""
+    return (
+        f"Single agents solve {solved[0].estimate:.1%} of their {size} training levels and "
+        f"{solved[1].estimate:.1%} of {other}: what differs may be how far they were trained, and "
+        "not the number of levels."
+    )
 
 
 def _judge_window(tables: Tables) -> Judged:
@@ -343,7 +397,7 @@ def _judge_incoherence(tables: Tables) -> Judged:
             said = f"{measure}, mean above single"
             details.append(_detail(size, f"{measure}: mean minus single, percentage points", more))
         parts.append((said, less_coherent))
-    details += _fatal_minus_landed(tables, size)
+    details += _in_jumps(tables, size)
     kept, tested, more_details = _judge_held(tables, size)
     details += more_details
     which = ", ".join(tested) or "nothing that keeps to a choice switches less"
@@ -356,7 +410,7 @@ def _judge_incoherence(tables: Tables) -> Judged:
         note += " Averaging does reduce catastrophes here, so there is nothing to explain."
     rule = (
         "Three parts at the smallest number of training levels. The mean switches actions more "
-        "often than a single agent, and changes its mind in more of its fatal jumps: the interval "
+        "often than a single agent, and more often in the jumps that it dies in: the interval "
         "of either difference is above 0 (made of two intervals, so wider than paired ones). Every "
         "way of acting that keeps to a choice, and so switches less than its counterpart that "
         "does not, has fewer catastrophes (paired): its interval is below 0; against it speak "
@@ -419,14 +473,18 @@ def _coherence_difference(
     return unpaired_difference(first, second)
 
 
-def _fatal_minus_landed(tables: Tables, size: int) -> tuple[Detail, ...]:
-    """How much more often the mean changed its mind in the jumps that it died in than in others."""
+def _in_jumps(tables: Tables, size: int) -> list[Detail]:
+    """Of the mean: its jumps that killed beside those that landed, and how many never changed."""
+    details = []
     try:
         fatal, landed = (_coherence(tables, size, measure, "mean") for measure in (MIND, LANDED))
+        measure = f"{MIND}: minus that in landed jumps, mean, percentage points"
+        details.append(_detail(size, measure, unpaired_difference(fatal, landed)))
+        ever = _coherence(tables, size, EVER, "mean")
+        details.append(_detail(size, f"{EVER}, at least once, of all deaths, mean, %", ever))
     except Missing:
-        return ()
-    measure = f"{MIND}: minus that in landed jumps, mean, percentage points"
-    return (_detail(size, measure, unpaired_difference(fatal, landed)),)
+        pass
+    return details
 
 
 def _coherence(tables: Tables, size: int, measure: str, method: str) -> Interval:
@@ -436,12 +494,32 @@ def _coherence(tables: Tables, size: int, measure: str, method: str) -> Interval
 
 def _judge_promise_holds(tables: Tables) -> Judged:
     excess, details, note = _excesses(tables, "test")
-    worst = max(excess, key=lambda interval: interval.low)
+    worst = max(excess, key=lambda interval: interval.estimate)
     rule = (
-        "Supported if at no number of training levels and no promised share the interval is wholly "
-        f"above 0, otherwise not supported. {_EXCESS}"
+        "Not supported if at some number of training levels and promised share the interval is "
+        f"wholly above 0; else supported if every one excludes an excess of {100 * ROOM:g} "
+        f"percentage points, otherwise undecided. {_EXCESS}"
     )
-    return Judged(worst, "not supported" if worst.low > 0 else "supported", rule, details, note)
+    verdict: Verdict = "undecided"
+    if any(interval.low > 0 for interval in excess):
+        verdict = "not supported"
+    elif all(interval.high < ROOM for interval in excess):
+        verdict = "supported"
+    return Judged(worst, verdict, rule, details + _tested(tables), note)
+
+
+def _tested(tables: Tables) -> tuple[Detail, ...]:
+    """What thresholds that were tested, learn then test, left unannounced on test levels."""
+    return tuple(
+        _detail(
+            row["num_train_levels"],
+            f"test levels: unannounced where at most {row['promised']:.0%} is promised surely "
+            "(learn then test), %",
+            _interval(row, ("share", "low", "high")),
+        )
+        for row in rows_of(tables, "promises", set="test", rule="tested", score=SCORE)
+        if not row["vacuous"]
+    )
 
 
 def _judge_promise_breaks(tables: Tables) -> Judged:
@@ -517,17 +595,59 @@ def _range(numbers: Iterable[int]) -> str:
     return " to ".join(map(str, dict.fromkeys((ordered[0], ordered[-1]))))
 
 
-def _judge_help(tables: Tables) -> Judged:
-    size = all_sizes(tables)[0]
-    rows = rows_of(tables, "help_rates", num_train_levels=size)
+def _nearest(rows: Sequence[dict[str, Any]], requests: float) -> dict[str, dict[str, Any]]:
+    """By helper, the row of help_rates with about so many requests per episode."""
     asked = [row for row in rows if row["requests_per_episode"] > 0]
-    by_helper = {
+    return {
         helper: min(
             (row for row in asked if row["helper"] == helper),
-            key=lambda row: abs(row["requests_per_episode"] - REQUESTS),
+            key=lambda row: abs(row["requests_per_episode"] - requests),
         )
         for helper in dict.fromkeys(row["helper"] for row in asked)
     }
+
+
+def _judge_alarms(tables: Tables) -> Judged:
+    size = all_sizes(tables)[0]
+    rows = rows_of(tables, "help_rates", num_train_levels=size)
+    at_alarms = _nearest(rows, REQUESTS).get("planner")
+    if at_alarms is None:
+        raise Missing(f"the planner was never asked after training on {size} levels")
+    at_random = _nearest(rows, at_alarms["requests_per_episode"]).get(AT_RANDOM)
+    if at_random is None:
+        raise Missing(f"the planner was never asked at random after training on {size} levels")
+    saved = [_died(tables, size, row["helper"], row["threshold"]) for row in (at_random, at_alarms)]
+    if saved[0].shape != saved[1].shape:
+        raise Missing("alarms and chance were not played on the same levels")
+    interval = two_level((saved[0] - saved[1])[None], bounds=(-1.0, 1.0))
+    rule = (
+        f"At the threshold with the number of requests per episode that is nearest to {REQUESTS:g},"
+        " and the chance of a request that makes the most alike number. Levels are paired. "
+        f"{_ABOVE}"
+    )
+    details = tuple(
+        _detail(
+            size,
+            f"levels on which {row['helper']} avoided a catastrophe, "
+            f"{row['requests_per_episode']:.2f} requests per episode, {row['helped_share']:.1%} of "
+            "the steps, percentage points",
+            _interval(row, _AVOIDED),
+        )
+        for row in (at_alarms, at_random)
+    )
+    return Judged(interval, above(interval, 0.0), rule, details)
+
+
+def _died(tables: Tables, size: int, helper: str, threshold: float) -> np.ndarray:
+    """float64[L]: 1 where a level ended in a catastrophe, in order of level."""
+    rows = rows_of(tables, "help", num_train_levels=size, helper=helper, threshold=threshold)
+    rows.sort(key=lambda row: row["level_index"])
+    return np.array([row["outcome"] == "catastrophe" for row in rows], float)
+
+
+def _judge_help(tables: Tables) -> Judged:
+    size = all_sizes(tables)[0]
+    by_helper = _nearest(rows_of(tables, "help_rates", num_train_levels=size), REQUESTS)
     if "planner" not in by_helper:
         raise Missing(f"the planner was never asked after training on {size} levels")
     row = by_helper["planner"]

@@ -162,12 +162,16 @@ def score_of(
     return columns["sigma" if name == "std" else name]
 
 
+_Key = tuple[int, str, str, int]  # number of training levels, way of acting, score, window
+
+
 class _Cell(NamedTuple):
     """One score at one window, with its samples of levels."""
 
     row: dict[str, Any]
     curve: list[dict[str, Any]]
     auc: Samples
+    precision: Samples  # average precision
 
 
 def predictions(
@@ -196,11 +200,16 @@ def predictions(
     rows = [cell.row for cell in cells.values()]
     curves = [point for cell in cells.values() for point in cell.curve]
     areas = {key: cell.auc for key, cell in cells.items()}
+    precisions = {key: cell.precision for key, cell in cells.items()}
     return {
         "predictions": pa.Table.from_pylist(rows, _PREDICTIONS),
         "roc": pa.Table.from_pylist(curves, _ROC),
         "comparisons": pa.Table.from_pylist(
-            list(_comparisons(areas, sizes, actings, windows)), _COMPARISONS
+            [
+                *_comparisons(areas, sizes, windows),
+                *(_comparison("gain of precision", *gain) for gain in _gains(precisions)),
+            ],
+            _COMPARISONS,
         ),
     }
 
@@ -213,11 +222,11 @@ def _cell(
     where = {"num_train_levels": size, "acting": acting, "score": name, "window": window}
     try:
         area = auc_samples(score, positive, valid)
-        precision = interval(precision_samples(score, positive, valid))
+        precisions = precision_samples(score, positive, valid)
         post = step_bootstrap(score[valid], positive[valid])
     except UndefinedROC:
         return None
-    bounds = interval(area)
+    bounds, precision = interval(area), interval(precisions)
     row = where | {
         "num_steps": int(valid.sum()),
         "num_positive": int(positive.sum()),
@@ -241,14 +250,11 @@ def _cell(
             | {"false_positive_rate": float(x), "true_positive_rate": float(y), "std": float(s)}
             for x, y, s in points
         ]
-    return _Cell(row, curve, area)
+    return _Cell(row, curve, area, precisions)
 
 
 def _comparisons(
-    areas: Mapping[tuple[int, str, str, int], Samples],
-    sizes: Sequence[int],
-    actings: Sequence[str],
-    windows: Sequence[int],
+    areas: Mapping[_Key, Samples], sizes: Sequence[int], windows: Sequence[int]
 ) -> Iterator[dict[str, Any]]:
     """Differences of AUC on the same levels, as the post's claims ask for them.
 
@@ -256,13 +262,9 @@ def _comparisons(
     at a later one. "gain by window" and "gain by size": the gain minus that at a later window, or
     at a larger number of training levels.
     """
-    gains: dict[tuple[int, str, str, int], Samples] = {}
-    for key, area in areas.items():
-        size, acting, name, window = key
-        base = areas.get((size, acting, "mean", window))
-        if name in ("mean and std", "best pair") and base is not None:
-            gains[key] = difference(area, base)
-            yield _comparison("gain", key, size, window, gains[key])
+    gains = {key: gain for key, _, _, gain in _gains(areas)}
+    for gain in _gains(areas):
+        yield _comparison("gain", *gain)
     for kind, values in (("window", areas), ("gain by window", gains)):
         for (size, acting, name, window), value in values.items():
             first = values.get((size, acting, name, windows[0]))
@@ -276,9 +278,18 @@ def _comparisons(
             yield _comparison("gain by size", key, size, window, difference(first, value))
 
 
+def _gains(found: Mapping[_Key, Samples]) -> Iterator[tuple[_Key, int, int, Samples]]:
+    """What the standard deviation adds to the mean alone, as the arguments of `_comparison`."""
+    for key, value in found.items():
+        size, acting, name, window = key
+        base = found.get((size, acting, "mean", window))
+        if name in ("mean and std", "best pair") and base is not None:
+            yield key, size, window, difference(value, base)
+
+
 def _comparison(
     kind: str,
-    key: tuple[int, str, str, int],
+    key: _Key,
     other_size: int,
     other_window: int,
     samples: Samples,
@@ -486,12 +497,13 @@ _ROC: Final = pa.schema(
 )
 _COMPARISONS: Final = pa.schema(
     [
-        ("comparison", pa.string()),  # gain, window, gain by window, gain by size
+        # gain, window, gain by window, gain by size: of AUC; gain of precision: of the average one
+        ("comparison", pa.string()),
         *_CELL,
         ("window", pa.int32()),
         ("other_num_train_levels", pa.int32()),
         ("other_window", pa.int32()),
-        *((name, pa.float64()) for name in ("difference", "low", "high")),  # of AUC
+        *((name, pa.float64()) for name in ("difference", "low", "high")),
         ("num_levels", pa.int32()),
     ]
 )

@@ -41,7 +41,7 @@ class DQNConfig:
     dropout: float = 0.0  # share of hidden units dropped in training
     optimizer: Literal["adam", "rmsprop"] = "adam"  # gradient method
     learning_rate: float = 5e-4  # step size of the gradient method
-    learning_rate_end: float = 1.0  # share of it left at the last update; falls linearly
+    learning_rate_end: float = 1.0  # share of it left after the last update; falls linearly
     gamma: float = 0.95  # discount per step
     batch_size: int = 64  # transitions per update
     replay_capacity: int = 10_240  # transitions kept; a multiple of num_envs

@@ -31,7 +31,7 @@ class PPOConfig:
     net: Literal["mlp", "small", "nature", "impala"] = "small"  # network: small for symbols
     hidden: tuple[int, ...] = (128,)  # units per dense layer (mlp)
     learning_rate: float = 5e-4  # step size of Adam
-    learning_rate_end: float = 1.0  # share of it left at the last update; falls linearly
+    learning_rate_end: float = 1.0  # share of it left after the last update; falls linearly
     gamma: float = 0.999  # discount per step
     gae_lambda: float = 0.95  # 0 trusts the next value, 1 the rewards alone
     clip: float = 0.2  # an action may become this much likelier or unlikelier in one iteration

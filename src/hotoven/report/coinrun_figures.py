@@ -96,11 +96,12 @@ HELPER_LOOKS: Final = {
     "stand_still": (ORANGE, "s"),
     "retreat": (PURPLE, "^"),
     "stumble": (BLUE, "D"),
+    "planner_at_random": (GREY, "v"),
 }
 RULE_LOOKS: Final = {"conformal": (BLUE, "o"), "tested": (ORANGE, "s")}
 RULE_NAMES: Final = {"conformal": "on average (conformal)", "tested": "surely (learn then test)"}
 SET_NAMES: Final = {"test": "unseen levels", "shifted": "levels of the other mode"}
-MAX_COLUMNS: Final = 5  # of measures of coherence, side by side
+MAX_COLUMNS: Final = 4  # of measures of coherence, side by side
 SIZE_MARKERS: Final = ("o", "s", "D", "^", "v", "P")
 
 
@@ -136,6 +137,19 @@ def auc_figure(tables: Tables) -> Figure:
 
     Bars are 95% intervals, levels resampled; only the scores in colour have them.
     """
+    return _scores_figure(tables, "auc", "AUC")
+
+
+def precision_figure(tables: Tables) -> Figure:
+    """Average precision of every score, as `auc_figure`.
+
+    A random score has the share of steps before a catastrophe, which grows with the window.
+    """
+    return _scores_figure(tables, "average_precision", "average precision")
+
+
+def _scores_figure(tables: Tables, measure: str, words: str) -> Figure:
+    """A column of predictions.parquet over the window, and over the number of training levels."""
     sizes = all_sizes(tables)
     rows = rows_of(tables, "predictions", acting=WATCHED)
     windows = sorted({row["window"] for row in rows}) or list(PANELS)
@@ -147,16 +161,16 @@ def auc_figure(tables: Tables) -> Figure:
                 axes.set_axis_off()
                 continue
             chosen = [row for row in rows if row["num_train_levels"] == size]
-            _draw_scores(axes, chosen, "window", windows)
+            _draw_scores(axes, chosen, "window", windows, measure)
             logarithmic(axes, windows, "window, steps")
             axes.set_title(f"{size:,} training levels", fontsize=12)
         for axes, window in zip(below, PANELS, strict=True):
             chosen = [row for row in rows if row["window"] == window]
-            _draw_scores(axes, chosen, "num_train_levels", sizes)
+            _draw_scores(axes, chosen, "num_train_levels", sizes, measure)
             logarithmic(axes, sizes, "number of training levels")
             axes.set_title(_window_name(window), fontsize=12)
         for axes in (above[0], below[0]):
-            axes.set_ylabel("AUC")
+            axes.set_ylabel(words)
         if not rows:
             above[0].set_ylim(0, 1.02)
         _score_legend(figure)
@@ -418,16 +432,25 @@ def promises_figure(tables: Tables) -> Figure:
 
 
 def alarms_figure(tables: Tables) -> Figure:
-    """What it costs to announce a share of the catastrophes: how late, and with how many alarms."""
+    """What it costs to announce a share of the catastrophes: how late, with how many alarms.
+
+    To alarm always is no threshold of anybody's and left out. A random score is the floor.
+    """
     sizes = compared_sizes(all_sizes(tables))
     rows = rows_of(tables, "alarms", acting=WATCHED)
     with matplotlib.rc_context(STYLE):
-        figure = empty(1.2 + 5.4 * len(sizes), 8.4)
-        panels = figure.subplots(2, len(sizes), sharex=True, sharey="row", squeeze=False)
+        figure = empty(1.2 + 5.4 * len(sizes), 11.4)
+        panels = figure.subplots(3, len(sizes), sharex=True, sharey="row", squeeze=False)
         for column, size in enumerate(sizes):
-            own = [row for row in rows if row["num_train_levels"] == size]
+            own = [
+                row
+                for row in rows
+                if row["num_train_levels"] == size and np.isfinite(row["thresholds"])
+            ]
             for axes, measure in zip(
-                panels[:, column], ("median_lead", "announced_per_100"), strict=True
+                panels[:, column],
+                ("median_lead", "announced_per_100", "false_share"),
+                strict=True,
             ):
                 for score in SCORES:
                     of_score = [
@@ -445,18 +468,20 @@ def alarms_figure(tables: Tables) -> Figure:
                 axes.xaxis.set_major_formatter(PercentFormatter(1))
                 lines_behind(axes)
             panels[0, column].set_title(f"{size:,} training levels", fontsize=12)
-            panels[1, column].set_xlabel("% of catastrophes announced")
+            panels[2, column].set_xlabel("% of catastrophes announced")
         panels[0, 0].set_xlim(0, 1.02)
         panels[0, 0].set_ylabel("median lead of the first alarm, steps")
         panels[1, 0].set_ylabel("catastrophes announced per 100 alarms")
+        panels[2, 0].set_ylabel("% of other episodes with an alarm")
+        panels[2, 0].yaxis.set_major_formatter(PercentFormatter(1))
         for axes in panels[:, 0]:
             axes.set_ylim(0, None)
         _score_legend(figure)
         leads = sorted({row["min_lead"] for row in rows})
         named = " or ".join(map(str, leads)) or "some"
         figure.suptitle(
-            f"a catastrophe is announced by an alarm at least {named} steps before it; acting: "
-            f"{method_name(WATCHED)}; one point per threshold",
+            f"a catastrophe is announced by any alarm at least {named} steps before it, even one "
+            f"for another danger;\nacting: {method_name(WATCHED)}; one point per threshold",
             fontsize=10,
             color="#555555",
         )
@@ -466,6 +491,7 @@ def alarms_figure(tables: Tables) -> Figure:
 FIGURES: Final[Mapping[str, Callable[[Tables], Figure]]] = {
     "roc": roc_figure,
     "auc": auc_figure,
+    "precision": precision_figure,
     "outcomes": outcomes_figure,
     "causes": causes_figure,
     "coherence": coherence_figure,
@@ -602,19 +628,23 @@ def _draw_roc(axes: Axes, tables: Tables, size: int, window: int) -> None:
 
 
 def _draw_scores(
-    axes: Axes, rows: Sequence[Mapping[str, Any]], column: str, places: Sequence[int]
+    axes: Axes,
+    rows: Sequence[Mapping[str, Any]],
+    column: str,
+    places: Sequence[int],
+    measure: str,
 ) -> None:
-    """AUC of every score over a column; the coloured ones side by side, with intervals."""
+    """A measure of every score over a column; the coloured ones side by side, with intervals."""
     coloured = list(SCORE_LOOKS)
     for score in SCORES:
         own = sorted((row for row in rows if row["score"] == score), key=lambda row: row[column])
         shift = 1.0
         if score in SCORE_LOOKS:
             shift = dodge(places, coloured.index(score), len(coloured))
-        at, area = numbers(own, column) * shift, numbers(own, "auc")
-        axes.plot(at, area, **_score_look(score, 5))
+        at = numbers(own, column) * shift
+        axes.plot(at, numbers(own, measure), **_score_look(score, 5))
         if score in SCORE_LOOKS:
-            low, high = numbers(own, "auc_low"), numbers(own, "auc_high")
+            low, high = numbers(own, f"{measure}_low"), numbers(own, f"{measure}_high")
             axes.vlines(at, low, high, color=SCORE_LOOKS[score][0], linewidth=1.2, alpha=0.75)
     if not rows:
         say(axes, "no catastrophe: there is nothing to predict")

@@ -27,11 +27,11 @@ from hotoven.envs.coinrun.helpers import HELPERS
 from hotoven.envs.coinrun.planner import NOTHING, NUM_MOVES
 from hotoven.evaluation import coherence, findings, head, knowing, outcomes, scores
 from hotoven.evaluation.alarms import peak_thresholds
-from hotoven.evaluation.coinrun_findings import coinrun_findings
-from hotoven.evaluation.help import Helped, discrimination, play_with_help
+from hotoven.evaluation.coinrun_findings import AT_RANDOM, coinrun_findings
+from hotoven.evaluation.help import Helped, Helper, Score, discrimination, play_with_help
 from hotoven.evaluation.live import Said
 from hotoven.evaluation.prediction import labels
-from hotoven.evaluation.rollout import record_all
+from hotoven.evaluation.rollout import Probe, record_all
 from hotoven.learners.danger import DangerConfig, make_danger
 from hotoven.learners.ppo import PPOConfig, make_net, make_ppo, output
 from hotoven.mechanisms.acting import outputs, policies
@@ -57,6 +57,8 @@ from hotoven.studies.parts import (
 from hotoven.types import CATASTROPHE, OUTCOMES, LevelSet, Net, PyTree, Trace
 from hotoven.watch import Watched
 
+DEALT: Final = 2048  # levels dealt to each set, of which it keeps as many as it needs
+CHANCES: Final = (0.01, 0.03, 0.1)  # of a request in a step, where the planner is asked at random
 PREDICTED: Final = ("random_step", "mean")  # ways of acting whose danger is predicted, as the post
 WATCHED: Final = "mean"  # the way of acting that asks for help
 # Actions from 9 on do what doing nothing does.
@@ -93,9 +95,9 @@ class CoinRunStudy:
     delta: float = 0.1  # learn-then-test may fail with this probability
     min_lead: int = 5  # steps before a death by which an alarm has to come to announce it
     help_steps: int = 10  # steps for which a helper takes over
-    num_help_levels: int = 250  # test levels played with a helper
+    num_help_levels: int = 250  # test levels played with a helper, at most
     num_help_thresholds: int = 8  # from always asking to never asking
-    num_inspected_levels: int = 100  # test levels of which it is kept what each member says
+    num_inspected_levels: int = 100  # test levels of which each member's word is kept, at most
     tune: bool = False  # play the validation levels in place of the test levels
     num_chunks: int = 20  # checkpoints in one training
     level_seed: int = 0  # which levels
@@ -131,10 +133,17 @@ class CoinRunStudy:
             )
         if not all(0.0 < share < 1.0 for share in self.promises) or not self.promises:
             raise ValueError(f"promises must be between 0 and 1, got {list(self.promises)}")
+        if list(self.promises) != sorted(set(self.promises)):
+            raise ValueError(f"promises must be different and growing, got {list(self.promises)}")
+        if self.min_lead >= self.env.max_steps:
+            raise ValueError(
+                f"min_lead must be below env.max_steps ({self.env.max_steps}), got {self.min_lead}"
+            )
         if not 0.0 < self.delta < 1.0:
             raise ValueError(f"delta must be between 0 and 1, got {self.delta}")
         if not 0.0 <= self.margin <= 1.0:
             raise ValueError(f"margin must be from 0 to 1, got {self.margin}")
+        make_ppo(self.ppo, self.env)  # raises where the two do not go together
 
 
 # See docs/coinrun-study.md, "How the presets were chosen".
@@ -210,28 +219,34 @@ class Probes(NamedTuple):
 
 
 def make_sets(study: CoinRunStudy) -> Sets:
-    """The study's levels. Test and calibration levels are drawn as one set and then dealt out.
+    """The study's levels: one draw of distinct layouts, put in random order and dealt out.
 
-    A set that is filled first takes the layouts that are common; one filled after it is left with
-    rarer ones. Thresholds are promised for levels like those that they were chosen on, so the two
-    have to be one set in random order.
+    A set that is filled first takes the layouts that are common and harmless; one filled after it
+    is left with rarer ones. Danger on unseen levels is compared with that on training levels, and
+    thresholds are promised for levels like those that they were chosen on, so all sets, and the
+    first levels of each, have to be alike. A larger training set begins with the smaller one, and
+    no set depends on the size of another, as long as none is larger than `DEALT`.
     """
-    num_unseen = study.num_test_levels + study.num_calibration_levels
-    split = levels.split(
-        study.env, study.sizes[-1], study.num_validation_levels, num_unseen, study.level_seed
-    )
-    order = np.random.Generator(np.random.PCG64(study.level_seed)).permutation(num_unseen)
-    test, calibration = order[: study.num_test_levels], order[study.num_test_levels :]
+    sizes = {
+        "train": study.sizes[-1],
+        "validation": study.num_validation_levels,
+        "calibration": study.num_calibration_levels,
+        "test": study.num_test_levels,
+    }
+    each = DEALT * -(-max(sizes.values()) // DEALT)
+    drawn = levels.split(study.env, 0, 0, each * len(sizes), study.level_seed).test
+    # raw words, so that numpy's own ways of shuffling may change
+    words = np.random.PCG64(study.level_seed).random_raw(len(drawn))
+    hands = np.argsort(words, kind="stable").reshape(len(sizes), each)
+    dealt = {
+        name: levels.take(drawn, hand[:size])
+        for hand, (name, size) in zip(hands, sizes.items(), strict=True)
+    }
     other = replace(study.env, mode="hard" if study.env.mode == "easy" else "easy")
     shifted = levels.split(other, 0, 0, study.num_shifted_levels, study.level_seed).test
-    unseen = split.test
-    return Sets(
-        split.train,
-        split.validation,
-        levels.take(unseen, np.sort(calibration)),
-        split.validation if study.tune else levels.take(unseen, np.sort(test)),
-        shifted,
-    )
+    if study.tune:
+        dealt["test"] = dealt["validation"]
+    return Sets(**dealt, shifted=shifted)
 
 
 MEMBERS, DANGER, PLAY = range(3)  # roles of random keys
@@ -702,7 +717,8 @@ def _help_rows(
     """Episodes on unseen levels with a helper to ask, for every helper and threshold.
 
     The score is U with the pair chosen on validation levels; thresholds go from always asking to
-    never asking by the peaks of the calibration levels.
+    never asking by the peaks of the calibration levels. The planner is asked at random, too: what
+    it is worth without an alarm that knows anything.
     """
     pair = knowing.coefficients_of(chosen, size, WATCHED, study.alarm_window) or scores.WITH_STD
     recorded = next(rows for rows in steps if rows["set"][0] == "calibration")
@@ -718,26 +734,42 @@ def _help_rows(
     probe = Partial(players.probe, ensemble.members, ensemble.danger)
     score = Partial(_help_score, *map(jnp.float32, pair))
     blocks = []
-    with stage(f"ask for help with the agents of {size} levels", len(HELPERS)) as shown:
-        for done, (name, helper) in enumerate(HELPERS.items(), start=1):
+    ways: list[tuple[str, Helper, Probe, Score, np.ndarray]]
+    ways = [(name, helper, probe, score, thresholds) for name, helper in HELPERS.items()]
+    by_chance = np.array([1 - chance for chance in reversed(CHANCES)] + [np.inf])
+    ways.append((AT_RANDOM, HELPERS["planner"], _chance, _as_it_is, by_chance))
+    with stage(f"ask for help with the agents of {size} levels", len(ways)) as shown:
+        for done, (name, helper, seen, danger, limits) in enumerate(ways, start=1):
             played = play_with_help(
                 study.env,
                 policy,
                 asked.levels,
                 key,
-                probe,
-                score,
-                thresholds,
+                seen,
+                danger,
+                limits,
                 helper,
                 study.help_steps,
             )
             where = {"num_train_levels": size, "helper": name}
             blocks += [
                 _helped_rows(study, where | {"threshold": threshold}, asked, played, row)
-                for row, threshold in enumerate(thresholds.tolist())
+                for row, threshold in enumerate(limits.tolist())
             ]
             shown.show(done, name)
     return stack(blocks)
+
+
+def _chance(state: physics.State, obs: jax.Array) -> jax.Array:
+    """float32[], from 0 to 1: a number that knows nothing of danger, anew in every state."""
+    key = jax.random.key(0)
+    for part in (state.x, state.y):
+        key = jax.random.fold_in(key, jax.lax.bitcast_convert_type(part, jnp.uint32))
+    return jax.random.uniform(jax.random.fold_in(key, state.num_steps))
+
+
+def _as_it_is(score: jax.Array) -> jax.Array:
+    return score
 
 
 def _help_score(alpha: jax.Array, beta: jax.Array, probes: Probes) -> jax.Array:
