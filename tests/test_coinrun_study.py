@@ -138,32 +138,43 @@ def made_up(seed: int, set: str, count: int) -> Trace:
     )
 
 
-def test_coefficients_and_heads_are_made_from_validation_levels_alone(tmp_path, monkeypatch):
+class Seen(Exception):
+    """What was to be seen has been."""
+
+
+def test_nothing_is_chosen_on_test_levels(tmp_path, monkeypatch):
     sets, players = make_sets(TINY), coinrun.make_players(TINY)
     keys = jax.random.split(jax.random.key(0), TINY.num_members)
     untrained = coinrun.Ensemble(jax.vmap(players.member.init)(keys), players.danger.init(keys[0]))
-    monkeypatch.setattr(coinrun, "load_ensemble", lambda *_: untrained)
-    monkeypatch.setattr(coinrun, "_help_rows", lambda *_, **__: {"helped": np.zeros(1)})
 
-    def chosen(name: str, **seeds: int) -> tuple[dict, list]:
-        """Heads and coefficients after episodes made up anew for every set with a seed."""
+    def see_thresholds(*arguments: Any) -> None:
+        raise Seen(arguments[6].tolist())
+
+    monkeypatch.setattr(coinrun, "play_with_help", see_thresholds)
+
+    def chosen(name: str, **seeds: int) -> tuple[dict, list, list]:
+        """Heads, coefficients and thresholds of help; a set with a seed is made up anew."""
 
         def record(policy: Any, played: dict) -> dict[str, Trace]:
             return {set: made_up(seeds.get(set, 0), set, len(one)) for set, one in played.items()}
 
         monkeypatch.setattr(coinrun, "_make_recorder", lambda *_: record)
-        coinrun._evaluate_one(TINY, sets, players, tmp_path / name, TINY.sizes[-1])
-        part = tmp_path / name / "parts" / f"levels{TINY.sizes[-1]}"
-        return read_json(part / "heads.json"), read_json(part / "chosen.json")
+        everything = TINY, sets, players, untrained, tmp_path / name, TINY.sizes[-1]
+        coinrun._play_one(*everything)
+        with pytest.raises(Seen) as seen:
+            coinrun._help_one(*everything)
+        found = (read_json(tmp_path / name / file) for file in ("heads.json", "chosen.json"))
+        return *found, seen.value.args[0]
 
-    heads, coefficients = chosen("first")
+    heads, coefficients, thresholds = chosen("first")
     assert set(heads) == {row["acting"] for row in coefficients} == set(coinrun.PREDICTED)
     assert all(heads.values())
     # equal but for what was played on levels that nothing may be chosen on
-    other = chosen("other", train=1, calibration=1, test=1, shifted=1)
-    assert other == (heads, coefficients)
-    other_heads, other_coefficients = chosen("validation", validation=1)
+    assert chosen("other", train=1, test=1, shifted=1) == (heads, coefficients, thresholds)
+    other_heads, other_coefficients, _ = chosen("validation", validation=1)
     assert other_heads != heads and other_coefficients != coefficients
+    *same, other_thresholds = chosen("calibration", calibration=1)
+    assert same == [heads, coefficients] and other_thresholds != thresholds
 
 
 @pytest.fixture(scope="module")

@@ -32,6 +32,7 @@ MOMENTS = {
         "checkpoints/members.safetensors",
         "agents/*.safetensors",
         "parts/levels4/episodes.parquet",  # those of the other size are not there
+        "parts/levels4/help-planner.parquet",  # nor what other helpers did
     ),
 }
 

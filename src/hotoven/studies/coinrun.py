@@ -59,6 +59,7 @@ from hotoven.watch import Watched
 
 DEALT: Final = 2048  # levels dealt to each set, of which it keeps as many as it needs
 CHANCES: Final = (0.01, 0.03, 0.1)  # of a request in a step, where the planner is asked at random
+WAYS_OF_HELP: Final = (*HELPERS, AT_RANDOM)
 PREDICTED: Final = ("random_step", "mean")  # ways of acting whose danger is predicted, as the post
 WATCHED: Final = "mean"  # the way of acting that asks for help
 # Actions from 9 on do what doing nothing does.
@@ -267,19 +268,22 @@ def train(study: CoinRunStudy, folder: Run) -> None:
 
 
 def evaluate(study: CoinRunStudy, folder: Run) -> None:
-    """Plays every level in every way, for every number of training levels that has no table yet.
+    """Plays every level in every way, alone and with every helper, where there is no table yet.
 
     Raises:
       ValueError: agents are missing or damaged.
     """
-    missing = [
-        size for size in study.sizes if not (_part(folder.path, size) / "episodes.parquet").exists()
-    ]
+    missing = [size for size in study.sizes if not _whole(_part(folder.path, size))]
     if not missing:
         return
     sets, players = make_sets(study), make_players(study)
     for size in missing:
-        _evaluate_one(study, sets, players, folder.path, size)
+        part, ensemble = _part(folder.path, size), load_ensemble(study, players, folder.path, size)
+        if not (part / "episodes.parquet").exists():
+            for name in WAYS_OF_HELP:  # what is there is of episodes that are no more
+                _help_path(part, name).unlink(missing_ok=True)
+            _play_one(study, sets, players, ensemble, part, size)
+        _help_one(study, sets, players, ensemble, part, size)
 
 
 def check_agents(study: CoinRunStudy, path: Path) -> None:
@@ -425,6 +429,16 @@ def _part(path: Path, size: int) -> Path:
     return path / "parts" / f"levels{size}"
 
 
+def _help_path(part: Path, helper: str) -> Path:
+    return part / f"help-{helper}.parquet"
+
+
+def _whole(part: Path) -> bool:
+    """Whether all is played that belongs to that part of a run."""
+    needed = [part / "episodes.parquet", *(_help_path(part, name) for name in WAYS_OF_HELP)]
+    return all(path.exists() for path in needed)
+
+
 def _train_members(study: CoinRunStudy, seen: LevelSet, path: Path) -> PyTree:
     """Params of every size's members, leaves [sizes, M, ...]."""
     config, each = study.ppo, study.num_members
@@ -481,9 +495,15 @@ def run(study: CoinRunStudy, folder: Run) -> list[findings.Finding]:
     return report(study, folder.path)
 
 
-def _evaluate_one(study: CoinRunStudy, sets: Sets, players: Players, path: Path, size: int) -> None:
-    """Everything that is played with the agents of one size: the tables of its part."""
-    ensemble = load_ensemble(study, players, path, size)
+def _play_one(
+    study: CoinRunStudy,
+    sets: Sets,
+    players: Players,
+    ensemble: Ensemble,
+    part: Path,
+    size: int,
+) -> None:
+    """Everything that the agents of one size play alone: the tables of its part but for help."""
     acting = policies(ensemble.members, players.apply, study.hold, study.margin)
     seen, num_seen = _training_levels(study, sets.train, size)
     always = {"test": sets.test, "train": seen}
@@ -515,16 +535,12 @@ def _evaluate_one(study: CoinRunStudy, sets: Sets, players: Players, path: Path,
                         steps.append(_step_rows(label, played[name], traces[name], learned))
                     said.append(_member_rows(study, where, sets.test, traces["test"]))
             shown.show(done, method)
-    part = _part(path, size)
-    write_table(
-        part / "help.parquet", _help_rows(study, players, ensemble, sets, size, chosen, steps)
-    )
     write_json(part / "heads.json", heads)
     write_json(part / "chosen.json", chosen)
     write_table(part / "steps.parquet", stack(steps))
     write_table(part / "coherence.parquet", stack(coherences))
     write_table(part / "members.parquet", stack(said))
-    write_table(part / "episodes.parquet", stack(episodes))  # last: it says that the part is whole
+    write_table(part / "episodes.parquet", stack(episodes))  # last: it says that the others are
 
 
 def _players_of(study: CoinRunStudy, method: str, policy: Any) -> Iterator[tuple[int, Any]]:
@@ -705,25 +721,29 @@ def _member_rows(
     }
 
 
-def _help_rows(
+def _help_one(
     study: CoinRunStudy,
+    sets: Sets,
     players: Players,
     ensemble: Ensemble,
-    sets: Sets,
+    part: Path,
     size: int,
-    chosen: list[dict[str, Any]],
-    steps: list[dict[str, Any]],
-) -> dict[str, Any]:
-    """Episodes on unseen levels with a helper to ask, for every helper and threshold.
+) -> None:
+    """Episodes on unseen levels with a helper to ask, for every helper that has no table yet.
 
     The score is U with the pair chosen on validation levels; thresholds go from always asking to
     never asking by the peaks of the calibration levels. The planner is asked at random, too: what
     it is worth without an alarm that knows anything.
     """
+    chosen = _read_chosen(part)
     pair = knowing.coefficients_of(chosen, size, WATCHED, study.alarm_window) or scores.WITH_STD
-    recorded = next(rows for rows in steps if rows["set"][0] == "calibration")
     calibration = knowing.read_recorded(
-        pa.table(recorded), "calibration", size, WATCHED, study.env.max_steps, ("mu", "sigma")
+        _read_part(part, "steps"),
+        "calibration",
+        size,
+        WATCHED,
+        study.env.max_steps,
+        ("mu", "sigma"),
     )
     known = scores.score(calibration.columns["mu"], calibration.columns["sigma"], *pair)
     peaks = peak_thresholds(known, calibration.num_steps, study.num_help_thresholds)
@@ -733,31 +753,31 @@ def _help_rows(
     key = agent_key(study.seed, PLAY, size)
     probe = Partial(players.probe, ensemble.members, ensemble.danger)
     score = Partial(_help_score, *map(jnp.float32, pair))
-    blocks = []
-    ways: list[tuple[str, Helper, Probe, Score, np.ndarray]]
-    ways = [(name, helper, probe, score, thresholds) for name, helper in HELPERS.items()]
+    ways: dict[str, tuple[Helper, Probe, Score, np.ndarray]]
+    ways = {name: (helper, probe, score, thresholds) for name, helper in HELPERS.items()}
     by_chance = np.array([1 - chance for chance in reversed(CHANCES)] + [np.inf])
-    ways.append((AT_RANDOM, HELPERS["planner"], _chance, _as_it_is, by_chance))
+    ways[AT_RANDOM] = (HELPERS["planner"], _chance, _as_it_is, by_chance)
     with stage(f"ask for help with the agents of {size} levels", len(ways)) as shown:
-        for done, (name, helper, seen, danger, limits) in enumerate(ways, start=1):
-            played = play_with_help(
-                study.env,
-                policy,
-                asked.levels,
-                key,
-                seen,
-                danger,
-                limits,
-                helper,
-                study.help_steps,
-            )
-            where = {"num_train_levels": size, "helper": name}
-            blocks += [
-                _helped_rows(study, where | {"threshold": threshold}, asked, played, row)
-                for row, threshold in enumerate(limits.tolist())
-            ]
+        for done, (name, (helper, seen, danger, limits)) in enumerate(ways.items(), start=1):
+            if not _help_path(part, name).exists():
+                played = play_with_help(
+                    study.env,
+                    policy,
+                    asked.levels,
+                    key,
+                    seen,
+                    danger,
+                    limits,
+                    helper,
+                    study.help_steps,
+                )
+                where = {"num_train_levels": size, "helper": name}
+                blocks = [
+                    _helped_rows(study, where | {"threshold": threshold}, asked, played, row)
+                    for row, threshold in enumerate(limits.tolist())
+                ]
+                write_table(_help_path(part, name), stack(blocks))
             shown.show(done, name)
-    return stack(blocks)
 
 
 def _chance(state: physics.State, obs: jax.Array) -> jax.Array:
@@ -796,10 +816,11 @@ def _helped_rows(
 def merge(study: CoinRunStudy, path: Path) -> None:
     """Writes the tables of the run at `path` from those of its parts."""
     parts = [_part(path, size) for size in study.sizes]
-    episodes, steps, coherences, helped, said = (
+    episodes, steps, coherences, said = (
         pa.concat_tables([_read_part(part, name) for part in parts])
-        for name in ("episodes", "steps", "coherence", "help", "members")
+        for name in ("episodes", "steps", "coherence", "members")
     )
+    helped = pa.concat_tables([_read_help(part, name) for part in parts for name in WAYS_OF_HELP])
     chosen = [row for part in parts for row in _read_chosen(part)]
     write_json(path / "chosen.json", chosen)
     where = (study.sizes, study.env.max_steps)
@@ -842,6 +863,12 @@ def _read_later(steps: pa.Table) -> pa.Table:
 def _read_part(part: Path, name: str) -> pa.Table:
     with made_again_without(part / "episodes.parquet"):  # written last
         return read_table(part / f"{name}.parquet")
+
+
+def _read_help(part: Path, helper: str) -> pa.Table:
+    path = _help_path(part, helper)
+    with made_again_without(path):
+        return read_table(path)
 
 
 def _read_chosen(part: Path) -> list[dict[str, Any]]:
