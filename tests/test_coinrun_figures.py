@@ -200,7 +200,8 @@ def test_causes_are_shares_of_all_unseen_levels():
 
 def test_bars_of_causes_lie_end_to_end_and_are_named_by_their_sum():
     rates = pa.table({"num_train_levels": [10]})
-    (axes,) = causes_figure({"episodes": few_episodes(), "rates": rates}).axes
+    above, axes = causes_figure({"episodes": few_episodes(), "rates": rates}).axes
+    assert words(above) == ["100.0%"]  # of training levels
     assert [(bar.get_x(), bar.get_width()) for bar in axes.patches] == [
         (0.0, 0.25),  # lava
         (0.25, 0.125),  # saw

@@ -239,3 +239,13 @@ def test_help_is_compared_with_the_same_levels_played_alone():
 def test_help_without_the_same_episodes_alone_is_refused(others):
     with pytest.raises(ValueError, match="same levels at every threshold"):
         knowing.help_rates(table(helped(1.0, "scst", [1, 1, 0, 2]), others))
+
+
+def test_a_score_that_nothing_could_be_learned_for_is_none():
+    place = STEPS.column_names.index("head")
+    absent = STEPS.set_column(place, "head", pa.nulls(STEPS.num_rows, pa.float32()))
+    again = knowing.read_recorded(absent, "test", 10, "mean", MAX_STEPS, knowing.STEP_SCORES)
+    assert knowing.score_of("head", again, None) is None
+    assert knowing.score_of("head", recorded(), None) is not None
+    rows = knowing.predictions(absent, CHOSEN, SIZES, MAX_STEPS, ["mean"], [1])["predictions"]
+    assert "head" not in rows["score"].to_pylist() and "blocker" in rows["score"].to_pylist()

@@ -148,7 +148,10 @@ def coefficients_of(
 def score_of(
     name: str, recorded: Recorded, pair: Coefficients | None, seed: int = 0
 ) -> np.ndarray | None:
-    """float[L, T]: a score of SCORES of recorded steps; `pair` is that of "best pair"."""
+    """float[L, T]: a score of SCORES of recorded steps; `pair` is that of "best pair".
+
+    None where there is no such score: no pair was chosen, or nothing could be learned.
+    """
     columns = recorded.columns
     given = {"mean": MEAN_ONLY, "mean and std": WITH_STD, "best pair": pair}
     if name in given:
@@ -159,7 +162,8 @@ def score_of(
         return scores.random(shape, seed)
     if name == "oracle":
         return scores.oracle(recorded.num_steps, recorded.died, shape[1])
-    return columns["sigma" if name == "std" else name]
+    score = columns["sigma" if name == "std" else name]
+    return None if np.isnan(score).any() else score
 
 
 _Key = tuple[int, str, str, int]  # number of training levels, way of acting, score, window

@@ -221,14 +221,14 @@ def outcomes_figure(tables: Tables) -> Figure:
     return figure
 
 
-def cause_shares(episodes: pa.Table) -> list[dict[str, Any]]:
-    """What share of a way of acting's episodes on unseen levels ended by each cause.
+def cause_shares(episodes: pa.Table, set: str = "test") -> list[dict[str, Any]]:
+    """What share of a way of acting's episodes on the levels of a set ended by each cause.
 
     One row per num_train_levels, method, outcome ("catastrophe" or "timeout") and cause that
     occurred, with its share of all episodes of that size and method; and one with the outcome
     "solved" and the cause "" in which the rest is, so that no way of acting is without a row.
     """
-    tested = episodes.filter(pc.field("set") == "test")
+    tested = episodes.filter(pc.field("set") == set)
     where = ["num_train_levels", "method"]
     counted = tested.group_by([*where, "outcome", "cause"]).aggregate([([], "count_all")])
     counts = counted.to_pylist()
@@ -259,30 +259,38 @@ def cause_shares(episodes: pa.Table) -> list[dict[str, Any]]:
 
 
 def causes_figure(tables: Tables) -> Figure:
-    """What unseen levels ended by where they were not solved: stacked, per way of acting."""
+    """What levels ended by where they were not solved: stacked, per way of acting.
+
+    Training levels above, unseen ones below.
+    """
     sizes = all_sizes(tables)
     if "episodes" not in tables:
         raise Missing("there is no table of episodes")
-    shares = cause_shares(tables["episodes"])
-    methods = _methods(shares)
-    causes = [row["cause"] for row in shares if row["outcome"] == "catastrophe"]
+    by_set = {name: cause_shares(tables["episodes"], name) for name in ("train", "test")}
+    every = [row for shares in by_set.values() for row in shares]
+    methods = _methods(every)
+    causes = [row["cause"] for row in every if row["outcome"] == "catastrophe"]
     causes = sorted(set(causes) | set(CAUSE_LOOKS), key=lambda cause: _place(cause, CAUSE_LOOKS))
     with matplotlib.rc_context(STYLE):
-        figure = empty(2.2 + 4.6 * len(sizes), 1.9 + 0.45 * len(methods))
-        panels = figure.subplots(1, len(sizes), sharex=True, sharey=True, squeeze=False)[0]
-        for axes, size in zip(panels, sizes, strict=True):
-            own = [row for row in shares if row["num_train_levels"] == size]
-            for place, method in enumerate(methods):
-                _draw_causes(axes, [row for row in own if row["method"] == method], place, causes)
-            if not own:
-                say(axes, "no episode was played")
-            axes.set_title(f"{size:,} training levels", fontsize=12)
-            axes.xaxis.set_major_formatter(PercentFormatter(1))
-            axes.set_xlabel("% of unseen levels")
-            lines_behind(axes, "x")
-        panels[0].set_yticks(range(len(methods)), [method_name(method) for method in methods])
-        panels[0].set_ylim(len(methods) - 0.4, -0.6)
-        panels[0].set_xlim(0, panels[0].get_xlim()[1] * 1.18)  # room for the numbers
+        figure = empty(2.2 + 4.6 * len(sizes), 2.6 + 0.9 * len(methods))
+        panels = figure.subplots(2, len(sizes), sharex=True, sharey=True, squeeze=False)
+        for line, (name, shares) in zip(panels, by_set.items(), strict=True):
+            words = "training" if name == "train" else "unseen"
+            for axes, size in zip(line, sizes, strict=True):
+                own = [row for row in shares if row["num_train_levels"] == size]
+                for place, method in enumerate(methods):
+                    chosen = [row for row in own if row["method"] == method]
+                    _draw_causes(axes, chosen, place, causes)
+                if not own:
+                    say(axes, "no episode was played")
+                axes.set_title(f"{size:,} training levels", fontsize=12)
+                axes.xaxis.set_major_formatter(PercentFormatter(1))
+                axes.set_xlabel(f"% of {words} levels")
+                lines_behind(axes, "x")
+        first = panels[0, 0]
+        first.set_yticks(range(len(methods)), [method_name(method) for method in methods])
+        first.set_ylim(len(methods) - 0.4, -0.6)
+        first.set_xlim(0, first.get_xlim()[1] * 1.18)  # room for the numbers
         handles = [
             Patch(facecolor=colour, hatch=hatch, edgecolor=BLACK, linewidth=0.6, label=cause)
             for cause in causes
@@ -291,7 +299,7 @@ def causes_figure(tables: Tables) -> Figure:
         handles.append(Patch(facecolor="white", edgecolor=GREY, label="time-out"))
         _legend(figure, handles, columns=len(handles))
         figure.suptitle(
-            "how episodes on unseen levels ended that were not solved; the number is % catastrophe",
+            "how episodes ended that were not solved; the number is % catastrophe",
             fontsize=10,
             color="#555555",
         )

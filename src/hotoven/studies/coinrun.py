@@ -680,8 +680,8 @@ def _step_rows(
         "disagreement": scores.disagreement(probabilities),
         "blocker": blocker,
     }
-    if learned is None:  # it knows nothing
-        found["head"] = np.zeros_like(found["mu"])
+    if learned is None:  # there was nothing to learn from: it is no score
+        found["head"] = np.full_like(found["mu"], np.nan)
     else:
         found["head"] = learned.score(head.member_features(values, probabilities))
     return {
