@@ -376,7 +376,7 @@ def risk_coverage_figure(tables: Tables) -> Figure:
             for helper in helpers
         ]
         handles.append(Line2D([], [], color=GREY, linestyle="--", label="without help"))
-        _legend(figure, handles, columns=len(handles))
+        _legend(figure, handles, columns=3)
         counts = sorted({row["num_levels"] for row in rows})
         counted = " to ".join(f"{count:,}" for count in dict.fromkeys(counts[:1] + counts[-1:]))
         figure.suptitle(
