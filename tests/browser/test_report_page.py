@@ -320,7 +320,7 @@ def test_bars_say_what_the_members_said_where_it_was_kept(at, folder):
     label = page.locator("#inspector svg.bars").first.get_attribute("aria-label")
     assert f"→ {means[7]:.2f}" in label
     page = at(f"#run=coin&episode=10/mean/{INSPECTED + 3}")
-    expect(page.locator("#inspector .said")).to_contain_text("only for the first")
+    expect(page.locator("#inspector .voices")).to_contain_text("only for the first")
     expect(page.locator("#inspector svg.bars")).to_have_count(0)
 
 
@@ -379,6 +379,20 @@ def test_a_phone_needs_no_sideways_scroll(at, page, run):
     at(f"#run={run}&episode=10/mean/2&with=200/mean")
     page.locator("details").evaluate_all("all => all.forEach((one) => { one.open = true; })")
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_nothing_in_the_inspector_lies_over_anything_else(at, page, width):
+    page.set_viewport_size({"width": width, "height": 900})
+    at("#run=coin&episode=10/mean/2&with=200/mean")
+    for pane in page.locator("#inspector .pane:visible").all():
+        title, canvas, bars = (
+            pane.locator(what).first.bounding_box() for what in ("h3", "canvas", ".voices")
+        )
+        assert title["y"] + title["height"] <= canvas["y"]
+        beside = canvas["x"] + canvas["width"] <= bars["x"]
+        assert beside or canvas["y"] + canvas["height"] <= bars["y"]
+        assert all(box["width"] > 60 for box in (canvas, bars))
 
 
 def test_print_shows_findings_and_charts_and_no_controls(at, page):

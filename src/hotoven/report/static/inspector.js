@@ -26,7 +26,7 @@ class Pane {
     this.preferences = document.createElementNS("http://www.w3.org/2000/svg", "svg");
     this.values = document.createElementNS("http://www.w3.org/2000/svg", "svg");
     this.blocker = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-    this.bars = make("div", { class: "said" });
+    this.bars = make("div", { class: "voices" });
     this.chart = new Chart(380, goTo);
     // laid over the chart: to have Plotly move a line takes longer than all else of a step
     this.cursor = make("div", { class: "cursor", "aria-hidden": "true" });
