@@ -115,6 +115,7 @@ def test_in_coinrun_a_held_key_acts_until_help_is_over(page, show):
     page.keyboard.down("ArrowRight")
     message(page, "The agent plays.")
     page.keyboard.up("ArrowRight")
+    expect(page.locator("#steps")).to_have_text(re.compile(r"^step ([7-9]|\d\d+) of"))
     press(page, "p")
     assert served.session.actions[:7] == [4, 7, 7, 7, 7, 7, 4]
 
