@@ -326,6 +326,47 @@ def test_everything_is_written_with_who_acted_and_what_came_of_it(begin, tmp_pat
     assert [row["num_helped"] for row in found[:4]] == [0, 0, 0, 1]
 
 
+def test_an_answer_is_in_the_table_before_the_episode_is_over(begin, tmp_path):
+    watch = begin(watched([DOWN, UP, UP, UP], [0.75, 0.0, 0.75]))
+    assert [event for event, *_ in events(tmp_path)] == ["alarm", "request"]
+    do(watch, "help")
+    assert [event for event, *_ in events(tmp_path)][2:] == ["help"]
+    press(watch, "left")
+    do(watch, "back")
+    assert [event for event, *_ in events(tmp_path)][3:] == ["hand back"]
+    steps(watch, 1)
+    do(watch, "go")
+    assert [event for event, *_ in events(tmp_path)][4:] == ["alarm", "request", "go on"]
+    assert watch.phase == "playing"
+
+
+def test_an_end_has_no_score_since_nobody_looks_at_the_last_state(begin, tmp_path):
+    steps(begin(watched(TO_THE_LAVA, [0.25])), 4)
+    (end,) = rows(tmp_path)
+    assert end["event"] == "end" and end["threshold"] == 0.5
+    assert [end[name] for name in ("mu", "sigma", "u")] == [None] * 3
+
+
+def test_a_hand_back_says_whether_the_steps_ran_out(begin, tmp_path):
+    watch = begin(watched([DOWN], [0.75]))
+    do(watch, "help")
+    press(watch, "left", "right", "left")
+    do(watch, "help")
+    press(watch, "right")
+    do(watch, "back")
+    found = [row for row in rows(tmp_path) if row["event"] == "hand back"]
+    assert [(row["note"], row["actor"], row["num_steps"]) for row in found] == [
+        ("steps over", "person", 3),
+        ("", "person", 1),
+    ]
+
+
+def test_there_is_a_speed_wherever_time_makes_steps(begin):
+    assert begin(watched([DOWN], [0.0])).greeting()["timed"]
+    assert not begin(watched([DOWN], [0.0]), mode="alone").greeting()["timed"]
+    assert begin(coinrun([0.0]), mode="record").greeting()["timed"]
+
+
 def test_a_later_session_adds_to_the_table_and_the_first_stays_as_it_was(begin, tmp_path):
     begin(watched(TO_THE_LAVA, [0.0])).hear(SOMEBODY, {"do": "next"})
     before = rows(tmp_path)
