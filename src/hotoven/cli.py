@@ -93,7 +93,9 @@ class Report:
     """Writes one HTML file that shows what runs found: opens from disk, asks for no network."""
 
     runs: tyro.conf.Positional[tuple[Path, ...]]  # the runs' folders
-    out: Path | None = None  # the file (default: RUN/report.html, of several runs ./report.html)
+    # the file, in a folder that is there; replaces nothing but a page (default: RUN/report.html, of
+    # several runs ./report.html)
+    out: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -388,7 +388,7 @@ class Watch:
         self._write()
 
     def _write(self) -> None:
-        """Writes down what there is: an end of the command at any moment loses only what follows."""
+        """Writes down what there is: a kill at any moment loses only what comes later."""
         try:
             self._journal.write()
             self._plays.write()
