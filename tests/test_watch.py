@@ -434,6 +434,18 @@ def test_a_level_that_is_left_is_not_counted(begin, tmp_path):
     assert [event for event, *_ in events(tmp_path)] == ["left", "end"]
 
 
+def test_help_on_a_level_that_is_left_is_told_too(begin):
+    watch = begin(watched([DOWN], [0.75, 0.0]), num_levels=2)
+    do(watch, "help")
+    press(watch, "left", "left")
+    do(watch, "next", "go")
+    steps(watch, 1)
+    do(watch, "next")
+    summary = watch.show()[0]["summary"]
+    assert "You took 2 of 3 steps." in summary["lines"]
+    assert [row["num_helped"] for row in summary["rows"]] == [2, 0]
+
+
 def test_the_agent_begins_no_level_again(begin):
     watch = begin(watched(TO_THE_LAVA, [0.0]))
     steps(watch, 2)
@@ -731,6 +743,32 @@ def test_a_folder_that_is_no_run_being_written_or_without_agents_is_one_line(
         file.unlink()
     assert cli.main(["watch", str(path), "--no-browser"]) == 2
     assert "has no agents: hotoven reproduce or train makes them" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("run", "name", "column", "value"),
+    [
+        ("coinrun-quick", "promises.parquet", "threshold", "high"),
+        ("coinrun-quick", "promises.parquet", "threshold", None),
+        ("coinrun-quick", "promises.parquet", "threshold", np.nan),
+        ("coinrun-quick", "promises.parquet", "promised", None),
+        ("coinrun-quick", "promises.parquet", "num_calibration", None),
+        ("quick", "steps.parquet", "members", None),
+        ("quick", "steps.parquet", "members", [0.5]),
+        ("quick", "steps.parquet", "members", [np.nan] * 4),
+        ("quick", "steps.parquet", "step", None),
+        ("quick", "steps.parquet", "num_train_levels", "ten"),
+    ],
+)
+def test_a_damaged_table_that_a_threshold_is_from_is_named(tmp_path, run, name, column, value):
+    path = Path(shutil.copytree(ROOT / "results" / run, tmp_path / run))
+    table = read_table(path / name)
+    columns = dict(zip(table.column_names, table.columns, strict=True))
+    write_table(path / name, columns | {column: pa.array([value] * table.num_rows)})
+    study, settings, _ = cli._study_of(path)
+    with pytest.raises(ValueError, match=rf"{name} is not as hotoven writes it") as told:
+        study.watched(settings, path)
+    assert str(path / name) in str(told.value)
 
 
 @pytest.mark.slow

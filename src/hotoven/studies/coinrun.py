@@ -374,9 +374,9 @@ def watched(
             if not isinstance(threshold, float) or math.isnan(threshold):
                 raise ValueError(f"threshold must be a number, got {threshold!r}")
             promised = (
-                f"At most {row['promised']:.0%} of catastrophes come without {row['min_lead']} "
+                f"At most {row['promised']:.0%} of catastrophes come without {row['min_lead']:d} "
                 "steps of warning, where nobody helps (conformal, from "
-                f"{row['num_calibration']} deaths)."
+                f"{row['num_calibration']:d} deaths)."
             )
     players = make_players(study)
     ensemble = load_ensemble(study, players, path, size)
