@@ -151,7 +151,8 @@ def test_help_can_be_handed_back_and_then_the_agent_takes_a_step_before_it_asks(
 
 
 def test_go_on_holds_for_as_many_steps_as_help(begin, tmp_path):
-    watch = begin(watched([RIGHT] * 40, [0.75, 0.0, 0.75]))  # against the edge
+    what = watched([RIGHT] * 40, [0.75, 0.0, 0.75])  # against the edge
+    watch = begin(what, num_levels=1)
     do(watch, "go")
     steps(watch, 20)
     assert (watch.phase, len(watch.actions), watch.num_requests) == ("asking", 3, 2)

@@ -93,9 +93,7 @@ class Report:
     """Writes one HTML file that shows what runs found: opens from disk, asks for no network."""
 
     runs: tyro.conf.Positional[tuple[Path, ...]]  # the runs' folders
-    # the file, in a folder that is there; replaces nothing but a page (default: RUN/report.html, of
-    # several runs ./report.html)
-    out: Path | None = None
+    out: Path | None = None  # the file, in a folder that exists (default: report.html, in RUN if one)
 
 
 @dataclass(frozen=True)
