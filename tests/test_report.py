@@ -9,6 +9,7 @@ import re
 
 import jax
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
@@ -396,6 +397,110 @@ def test_a_bad_run_is_named_in_one_line_and_nothing_is_lost(grid, tmp_path, caps
     assert re.search(message, told)
     assert (run / "report.html").read_text() == "the old one"
     assert not list(run.glob(".*.tmp"))
+
+
+def put(name, column, change):
+    """Changes a column of a run's table, as a list of plain values."""
+
+    def spoil(run):
+        table = read_table(run / name)
+        values = table[column].to_pylist()
+        columns = dict(zip(table.column_names, table, strict=True))
+        write_table(run / name, columns | {column: pa.array(change(values))})
+
+    return spoil
+
+
+def first(value):
+    return lambda values: [value, *values[1:]]
+
+
+def shorter_and_longer(values):
+    return [values[0][:-1], [*values[1], 0.0], *values[2:]]
+
+
+def chosen_is(content):
+    return lambda run: (run / "chosen.json").write_text(content)
+
+
+PAIR = '{"num_train_levels": 10, "acting": "mean", "window": 10, "alpha": %s, "beta": 1}'
+
+
+@pytest.mark.parametrize(
+    ("study", "name", "spoil"),
+    [
+        ("grid", "steps.parquet", put("steps.parquet", "wanted", first(9))),
+        ("grid", "steps.parquet", put("steps.parquet", "action", first(-1))),
+        ("grid", "steps.parquet", put("steps.parquet", "num_train_levels", first(None))),
+        ("grid", "steps.parquet", put("steps.parquet", "method", first(None))),
+        ("grid", "steps.parquet", put("steps.parquet", "wanted", lambda all: ["x"] * len(all))),
+        ("grid", "steps.parquet", put("steps.parquet", "members", shorter_and_longer)),
+        ("grid", "steps.parquet", put("steps.parquet", "members", first([0.0]))),
+        ("grid", "steps.parquet", put("steps.parquet", "members", first(None))),
+        ("grid", "steps.parquet", put("steps.parquet", "blocker", shorter_and_longer)),
+        ("grid", "steps.parquet", put("steps.parquet", "blocker", first(None))),
+        ("grid", "episodes.parquet", put("episodes.parquet", "method", first(None))),
+        ("grid", "rates.parquet", put("rates.parquet", "method", first(None))),
+        ("grid", "findings.json", lambda run: (run / "findings.json").write_text("[" * 100_000)),
+        ("coin", "chosen.json", chosen_is('{"window": 10}')),
+        ("coin", "chosen.json", chosen_is("[1]")),
+        ("coin", "chosen.json", chosen_is("7")),
+        ("coin", "chosen.json", chosen_is(f"[{PAIR % 'null'}]")),
+        ("coin", "chosen.json", chosen_is(f"[{PAIR % 'NaN'}]")),
+        ("coin", "members.parquet", put("members.parquet", "values", shorter_and_longer)),
+        ("coin", "members.parquet", put("members.parquet", "dangers", first(None))),
+        ("coin", "members.parquet", put("members.parquet", "step", first(3))),
+        (
+            "coin",
+            "promises.parquet",
+            put("promises.parquet", "threshold", lambda values: ["x"] * len(values)),
+        ),
+        (
+            "coin",
+            "promises.parquet",
+            put("promises.parquet", "threshold", lambda values: [None] * len(values)),
+        ),
+    ],
+)
+def test_a_table_that_is_not_as_it_was_written_is_named_in_one_line(
+    request, tmp_path, capsys, study, name, spoil
+):
+    run = copy(request.getfixturevalue(study), tmp_path)
+    spoil(run)
+    assert cli.main(["report", str(run)]) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1 and told.startswith(f"hotoven: {run / name} is n"), told
+    assert not (run / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("out", "message"),
+    [
+        ("grid/run.json", "is a place that the run .* writes"),
+        ("grid/help.parquet", "is a place that the run .* writes"),  # though it is not there
+        ("grid/figures/report.html", "no folder"),
+        ("grid/levels/new.html", "is a place that the run .* writes"),
+        ("grid/levels/../run.json", "is a place that the run .* writes"),
+        ("notes.txt", "is there and is no HTML page"),
+        ("nowhere/report.html", "no folder .*nowhere"),
+    ],
+)
+def test_a_report_takes_the_place_of_a_page_only(grid, tmp_path, capsys, out, message):
+    run = copy(grid, tmp_path)
+    (tmp_path / "notes.txt").write_text("mine")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert cli.main(["report", str(run), "--out", str(tmp_path / out)]) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1 and re.search(message, told), told
+    after = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert after == before
+
+
+def test_a_report_may_be_written_again_and_beside_others_in_a_run(grid, tmp_path):
+    run = copy(grid, tmp_path)
+    for out in (run / "report.html", run / "mine.html", tmp_path / "other.html"):
+        for _ in range(2):
+            assert cli.main(["report", str(run), "--out", str(out)]) == 0
 
 
 def test_the_command_says_where_the_report_lies_and_how_large_it_is(grid, tmp_path, capsys):

@@ -151,7 +151,8 @@ def test_help_can_be_handed_back_and_then_the_agent_takes_a_step_before_it_asks(
 
 
 def test_go_on_holds_for_as_many_steps_as_help(begin, tmp_path):
-    watch = begin(watched([RIGHT] * 40, [0.75, 0.0, 0.75]))  # against the edge
+    what = watched([RIGHT] * 40, [0.75, 0.0, 0.75])  # against the edge
+    watch = begin(what, num_levels=1)
     do(watch, "go")
     steps(watch, 20)
     assert (watch.phase, len(watch.actions), watch.num_requests) == ("asking", 3, 2)
@@ -326,6 +327,47 @@ def test_everything_is_written_with_who_acted_and_what_came_of_it(begin, tmp_pat
     assert [row["num_helped"] for row in found[:4]] == [0, 0, 0, 1]
 
 
+def test_an_answer_is_in_the_table_before_the_episode_is_over(begin, tmp_path):
+    watch = begin(watched([DOWN, UP, UP, UP], [0.75, 0.0, 0.75]))
+    assert [event for event, *_ in events(tmp_path)] == ["alarm", "request"]
+    do(watch, "help")
+    assert [event for event, *_ in events(tmp_path)][2:] == ["help"]
+    press(watch, "left")
+    do(watch, "back")
+    assert [event for event, *_ in events(tmp_path)][3:] == ["hand back"]
+    steps(watch, 1)
+    do(watch, "go")
+    assert [event for event, *_ in events(tmp_path)][4:] == ["alarm", "request", "go on"]
+    assert watch.phase == "playing"
+
+
+def test_an_end_has_no_score_since_nobody_looks_at_the_last_state(begin, tmp_path):
+    steps(begin(watched(TO_THE_LAVA, [0.25])), 4)
+    (end,) = rows(tmp_path)
+    assert end["event"] == "end" and end["threshold"] == 0.5
+    assert [end[name] for name in ("mu", "sigma", "u")] == [None] * 3
+
+
+def test_a_hand_back_says_whether_the_steps_ran_out(begin, tmp_path):
+    watch = begin(watched([DOWN], [0.75]))
+    do(watch, "help")
+    press(watch, "left", "right", "left")
+    do(watch, "help")
+    press(watch, "right")
+    do(watch, "back")
+    found = [row for row in rows(tmp_path) if row["event"] == "hand back"]
+    assert [(row["note"], row["actor"], row["num_steps"]) for row in found] == [
+        ("steps over", "person", 3),
+        ("", "person", 1),
+    ]
+
+
+def test_there_is_a_speed_wherever_time_makes_steps(begin):
+    assert begin(watched([DOWN], [0.0])).greeting()["timed"]
+    assert not begin(watched([DOWN], [0.0]), mode="alone").greeting()["timed"]
+    assert begin(coinrun([0.0]), mode="record").greeting()["timed"]
+
+
 def test_a_later_session_adds_to_the_table_and_the_first_stays_as_it_was(begin, tmp_path):
     begin(watched(TO_THE_LAVA, [0.0])).hear(SOMEBODY, {"do": "next"})
     before = rows(tmp_path)
@@ -391,6 +433,18 @@ def test_a_level_that_is_left_is_not_counted(begin, tmp_path):
     assert summary["lines"][-1] == "Not counted: 1 level left before the end."
     assert summary["rows"][0]["ends"] == ["left", ""]
     assert [event for event, *_ in events(tmp_path)] == ["left", "end"]
+
+
+def test_help_on_a_level_that_is_left_is_told_too(begin):
+    watch = begin(watched([DOWN], [0.75, 0.0]), num_levels=2)
+    do(watch, "help")
+    press(watch, "left", "left")
+    do(watch, "next", "go")
+    steps(watch, 1)
+    do(watch, "next")
+    summary = watch.show()[0]["summary"]
+    assert "You took 2 of 3 steps." in summary["lines"]
+    assert [row["num_helped"] for row in summary["rows"]] == [2, 0]
 
 
 def test_the_agent_begins_no_level_again(begin):
@@ -690,6 +744,32 @@ def test_a_folder_that_is_no_run_being_written_or_without_agents_is_one_line(
         file.unlink()
     assert cli.main(["watch", str(path), "--no-browser"]) == 2
     assert "has no agents: hotoven reproduce or train makes them" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("run", "name", "column", "value"),
+    [
+        ("coinrun-quick", "promises.parquet", "threshold", "high"),
+        ("coinrun-quick", "promises.parquet", "threshold", None),
+        ("coinrun-quick", "promises.parquet", "threshold", np.nan),
+        ("coinrun-quick", "promises.parquet", "promised", None),
+        ("coinrun-quick", "promises.parquet", "num_calibration", None),
+        ("quick", "steps.parquet", "members", None),
+        ("quick", "steps.parquet", "members", [0.5]),
+        ("quick", "steps.parquet", "members", [np.nan] * 4),
+        ("quick", "steps.parquet", "step", None),
+        ("quick", "steps.parquet", "num_train_levels", "ten"),
+    ],
+)
+def test_a_damaged_table_that_a_threshold_is_from_is_named(tmp_path, run, name, column, value):
+    path = Path(shutil.copytree(ROOT / "results" / run, tmp_path / run))
+    table = read_table(path / name)
+    columns = dict(zip(table.column_names, table.columns, strict=True))
+    write_table(path / name, columns | {column: pa.array([value] * table.num_rows)})
+    study, settings, _ = cli._study_of(path)
+    with pytest.raises(ValueError, match=rf"{name} is not as hotoven writes it") as told:
+        study.watched(settings, path)
+    assert str(path / name) in str(told.value)
 
 
 @pytest.mark.slow

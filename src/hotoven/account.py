@@ -33,7 +33,7 @@ SCHEMA: Final = pa.schema(
         ("num_requests", pa.int32()),  # of the session, so far
         ("num_helped", pa.int32()),  # steps of this episode that the person took, so far
         ("num_steps", pa.int32()),  # of a hand back: that this help lasted
-        ("note", pa.string()),  # of an alarm: why nobody was asked
+        ("note", pa.string()),  # of an alarm: why nobody was asked; of a hand back: "steps over"
         ("outcome", pa.string()),
         ("cause", pa.string()),
         ("outcome_alone", pa.string()),  # of an end: that of the agent alone

@@ -93,7 +93,7 @@ class Report:
     """Writes one HTML file that shows what runs found: opens from disk, asks for no network."""
 
     runs: tyro.conf.Positional[tuple[Path, ...]]  # the runs' folders
-    out: Path | None = None  # the file (default: RUN/report.html, of several runs ./report.html)
+    out: Path | None = None  # the file; its folder must exist (default: report.html, in RUN if one)
 
 
 @dataclass(frozen=True)

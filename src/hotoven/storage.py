@@ -8,7 +8,8 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,6 +20,31 @@ from safetensors import SafetensorError, safe_open
 from safetensors import numpy as safetensors_numpy
 
 HEAD: Final = "hotoven"  # the metadata entry of our safetensors files
+
+
+class Damaged(ValueError):
+    """A file that can be read and holds what hotoven would not write; the message names it."""
+
+
+@contextmanager
+def as_written(path: Path) -> Iterator[None]:
+    """Where what `path` holds is used: a complaint within about its content names the file.
+
+    Raises:
+      Damaged: in place of what values of a wrong kind, number or shape raise.
+    """
+    try:
+        yield
+    except Damaged:
+        raise
+    except (
+        *(ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError),
+        pa.ArrowException,
+    ) as error:
+        if isinstance(error, ValueError) and str(path) in str(error):
+            raise
+        what = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        raise Damaged(f"{path} is not as hotoven writes it: {what}{error}") from error
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -55,6 +81,8 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(path.read_text())
+    except RecursionError:
+        raise ValueError(f"{path} is nested too deeply") from None
     except FileNotFoundError:
         raise ValueError(f"no file {path}") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:

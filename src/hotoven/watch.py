@@ -45,6 +45,7 @@ MAX_SPEED: Final = 60  # steps per second
 LAVAGRID_SPEED: Final = 4  # steps per second where keys make steps, by default
 LINGER: Final = 2.0  # seconds for which an end is shown before the agent begins the next level
 SIDE: Final = 416  # pixels of a picture's longer side, at most: enough, and quickly drawn
+STEPS_OVER: Final = "steps over"  # the note of a hand back that nobody asked for
 BLOCKED: Final = 0.5  # the dashed line: a blocker blocks above this probability
 
 _log = logging.getLogger(__name__)
@@ -195,6 +196,7 @@ class Watch:
             "actions": self.watched.actions,
             "blocked": BLOCKED,
             "max_speed": MAX_SPEED,
+            "timed": self._agent_plays or self.controls.steps_per_second > 0,
             "keys": [*keys, *self.controls.moves],
         }
 
@@ -320,7 +322,7 @@ class Watch:
         if not self._agent_plays:
             return
         if self._left == 0:
-            self._give_back()
+            self._give_back(over=True)
         before, self._above = self._above, self.score.u > self.watched.threshold
         spent = self.settings.budget is not None and self.num_requests >= self.settings.budget
         asks = self.phase == PLAYING and self._above and not self._quiet and not spent
@@ -332,6 +334,7 @@ class Watch:
             self.num_requests += 1
             self.phase = ASKING
             self._note("request")
+            self._write()
 
     def _score(self) -> Score:
         """As evaluation computes it, in float32."""
@@ -342,9 +345,10 @@ class Watch:
         u = scores.score(mu, sigma, *self.watched.coefficients)
         return Score(float(mu), float(sigma), float(u))
 
-    def _give_back(self) -> None:
-        """The agent acts again."""
-        self._note("hand back", num_steps=self._helped)
+    def _give_back(self, over: bool = False) -> None:
+        """The agent acts again, by the person's word or because the steps are over."""
+        self._note("hand back", num_steps=self._helped, note=STEPS_OVER if over else "")
+        self._write()
         self._left, self._going, self.phase = None, False, PLAYING
 
     def _end(self) -> None:
@@ -381,6 +385,10 @@ class Watch:
             )
         if self.settings.mode == "record":
             self._record()
+        self._write()
+
+    def _write(self) -> None:
+        """Writes down what there is: a kill at any moment loses only what comes later."""
         try:
             self._journal.write()
             self._plays.write()
@@ -414,7 +422,8 @@ class Watch:
     def _note(self, event: str, actor: str | None = None, **more: Any) -> None:
         """A row of the run's table; `actor` is whoever acts where it is not named."""
         index = self.levels[self.place]
-        known = {} if not self._agent_plays else self.score._asdict()
+        # after the last step nobody looks at the state: there is no score of it
+        known = self.score._asdict() if self._agent_plays and event != "end" else {}
         self._journal.add(
             session=self.session,
             started=self.started,
@@ -491,9 +500,11 @@ class Watch:
         self._hands.forget()
         self._paused, self._going = False, bool(self._hands.down)
         self._note("help")
+        self._write()
 
     def _go_on(self) -> None:
         self._note("go on", actor="person")
+        self._write()
         self.phase, self._quiet, self._paused = PLAYING, self.help_steps, False
 
     def _hand_back(self) -> None:

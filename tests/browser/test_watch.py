@@ -94,6 +94,7 @@ def test_time_goes_on_at_the_speed_that_is_chosen(page, show):
     served = show(coinrun([0.0]), num_levels=1)
     page.goto(served.site.address)
     message(page, "Press P to let the agent play.")
+    expect(page.locator("#speed")).to_have_value("15")
     page.locator("#speed").fill("60")
     expect(page.locator("#steps-per-second")).to_have_text("60 steps per second")
     press(page, "p")

@@ -15,7 +15,7 @@ const LETTERS = { h: "help", g: "go", b: "back", p: "pause", n: "next", r: "rest
 let told; // at the beginning
 let phase = "";
 let drawn = 0; // when the bars were
-let moved = 0; // when the slider was, by hand
+let moved = -Infinity; // when the slider was, by hand
 
 function cell(kind, text, attributes = {}) {
   const element = document.createElement(kind);
@@ -83,6 +83,7 @@ const send = connect(at("picture"), {
     at("pause").hidden = told.mode !== "watch";
     at("restart").hidden = told.mode === "watch";
     at("speed").max = told.max_speed;
+    for (const one of [at("speed"), ...at("speed").labels]) one.hidden = !told.timed; // keys step
   },
   shown(status) {
     const { level, outcome, message, summary } = status;

@@ -25,7 +25,7 @@ from hotoven.evaluation.knowing import STEP_SCORES
 from hotoven.report.animate import method_name
 from hotoven.report.packing import Packed
 from hotoven.report.replay import replay_coinrun, replay_lavagrid
-from hotoven.storage import read_json, read_table
+from hotoven.storage import as_written, read_json, read_table
 from hotoven.types import OUTCOMES, Env, LevelSet
 
 SET: Final = "test"  # the levels whose episodes are shown
@@ -84,6 +84,7 @@ class Recorded(NamedTuple):
     level_index: np.ndarray  # int64[E]
     level_id: np.ndarray  # int64[E]
     rows: pa.Table  # [N], of steps.parquet
+    source: Path  # that table's file
 
 
 def contents(path: Path, packed: Packed, detail: Detail) -> dict[str, Any]:
@@ -104,8 +105,13 @@ def contents(path: Path, packed: Packed, detail: Detail) -> dict[str, Any]:
     study, settings, env = _env_of(path, about["config"])
     episodes = read_table(path / "episodes.parquet", EPISODES)
     absent: dict[str, str] = {}
-    ended, rates = _ends(episodes), _rates(path, absent)
+    with as_written(path / "episodes.parquet"):
+        _check_filled(episodes, EPISODES)
+        ended = _ends(episodes)
+    rates = _rates(path, absent)
     methods = {row["method"] for row in [*ended, *rates]}
+    with as_written(path / "run.json"):
+        lines = _about(about)
     told = {
         "name": path.resolve().name,
         "study": study,
@@ -116,7 +122,7 @@ def contents(path: Path, packed: Packed, detail: Detail) -> dict[str, Any]:
         "rates": rates,
         "ends": ended,
         "methods": {name: method_name(name) for name in sorted(methods)},
-        "about": _about(about),
+        "about": lines,
         "recorded": _recorded(path, study, settings, env, episodes, packed, detail, absent),
     }
     clean: dict[str, Any] = finite(told)
@@ -153,6 +159,13 @@ def _env_of(path: Path, config: Mapping[str, Any]) -> tuple[str, dict[str, Any],
         raise ValueError(f"{path / 'run.json'}: {error}") from None
 
 
+def _check_filled(table: pa.Table, names: Sequence[str]) -> None:
+    """Raises ValueError if one of these columns lacks a value somewhere."""
+    lacking = [name for name in names if table[name].null_count]
+    if lacking:
+        raise ValueError(f"values of {', '.join(lacking)} are missing")
+
+
 def _findings(path: Path, absent: dict[str, str]) -> list[dict[str, Any]]:
     source = path / "findings.json"
     if not source.exists():
@@ -164,7 +177,9 @@ def _findings(path: Path, absent: dict[str, str]) -> list[dict[str, Any]]:
     )
     if not whole:
         raise ValueError(f"{source} holds no list of findings")
-    return found
+    with as_written(source):  # it may be nested too deeply
+        plain: list[dict[str, Any]] = finite(found)
+    return plain
 
 
 def _rates(path: Path, absent: dict[str, str]) -> list[dict[str, Any]]:
@@ -172,7 +187,10 @@ def _rates(path: Path, absent: dict[str, str]) -> list[dict[str, Any]]:
     if not source.exists():
         absent["rates"] = "the run has no rates.parquet"
         return []
-    rows: list[dict[str, Any]] = read_table(source, RATES).select(list(RATES)).to_pylist()
+    table = read_table(source, RATES).select(list(RATES))
+    with as_written(source):
+        _check_filled(table, ("set", "num_train_levels", "method"))
+        rows: list[dict[str, Any]] = table.to_pylist()
     return rows
 
 
@@ -229,20 +247,26 @@ def _recorded(
         return None
     columns = _COLUMNS[study]
     steps = read_table(source, (*STEPS, *columns))
+    with as_written(source):
+        _check_filled(steps, (*STEPS, *(_COLUMNS[study] if study == "lavagrid" else ())))
     chosen = pc.field("set") == SET
     if detail.num_levels is not None:
         chosen = chosen & (pc.field("level_index") < detail.num_levels)
-    steps = steps.filter(chosen).select([*STEPS, *columns])
-    policies = list(_policies(steps, episodes, source, env))
+    with as_written(source):
+        steps = steps.filter(chosen).select([*STEPS, *columns])
+        policies = list(_policies(steps, episodes, source, env))
     if not policies:
         absent["recorded"] = "steps.parquet holds no episode on test levels"
         return None
     level_set = _test_levels(path, env, policies, absent)
     said = _members_of(path, study, detail, absent)
-    told = [
-        _policy(one, study, env, level_set, said, packed, detail, _pairs(path, settings, one))
-        for one in policies
-    ]
+    with as_written(path / "chosen.json"):
+        pairs = [_pairs(path, settings, one) for one in policies]
+    with as_written(source):
+        told = [
+            _policy(one, study, env, level_set, said, packed, detail, pair)
+            for one, pair in zip(policies, pairs, strict=True)
+        ]
     names = list(_WORDS) if detail.scores else ["mean", "mean and std", "best pair", "std"]
     return {
         "actions": list(env.action_names),
@@ -273,7 +297,17 @@ def _policies(steps: pa.Table, episodes: pa.Table, source: Path, env: Env) -> It
         for name, value in who.items():
             mine = mine & (pc.field(name) == value)
         rows = steps.filter(mine).sort_by([("level_index", "ascending"), ("step", "ascending")])
+        _check_actions(rows, env)
         yield _episodes_of(who, rows, ended.filter(mine), source, env)
+
+
+def _check_actions(rows: pa.Table, env: Env) -> None:
+    """Raises ValueError if something that was done, or wanted, is no action."""
+    for name in {"action", "wanted"} & set(rows.column_names):
+        taken = rows[name].to_numpy()
+        wrong = taken[(taken < 0) | (taken >= env.num_actions)]
+        if len(wrong):
+            raise ValueError(f"{name} must be from 0 to {env.num_actions - 1}, got {wrong[0]}")
 
 
 def _episodes_of(
@@ -305,6 +339,7 @@ def _episodes_of(
         index,
         rows["level_id"].to_numpy()[first],
         rows,
+        source,
     )
 
 
@@ -348,7 +383,10 @@ def _pairs(
             one.who["method"],
         )
         if mine and row["window"] == settings.get("alarm_window"):
-            return _PAIRS | {"best pair": scores.Coefficients(row["alpha"], row["beta"])}
+            pair = scores.Coefficients(float(row["alpha"]), float(row["beta"]))
+            if not all(map(math.isfinite, pair)):
+                raise ValueError("alpha and beta must be numbers")
+            return _PAIRS | {"best pair": pair}
     return dict(_PAIRS)
 
 
@@ -431,6 +469,12 @@ def _know_coinrun(
     known = {name: one.rows[name].to_numpy().astype(np.float32) for name in STEP_SCORES}
     if said is None:
         return known, {}
+    with as_written(one.source.with_name("members.parquet")):
+        return known, _said_in_coinrun(one, packed, said)
+
+
+def _said_in_coinrun(one: Recorded, packed: Packed, said: pa.Table) -> dict[str, Any]:
+    """What members said at the first levels."""
     mine = pc.scalar(True)
     for name, value in one.who.items():
         mine = mine & (pc.field(name) == value)
@@ -438,14 +482,14 @@ def _know_coinrun(
     num = min(rows.num_rows, one.rows.num_rows)
     rows = rows.slice(0, num)
     if not num:
-        return known, {}
+        return {}
     # those of the first levels, so that they are the first steps
     for name in ("level_index", "step", "level_id"):
         if (rows[name].to_numpy() != one.rows[name].to_numpy()[:num]).any():
-            raise ValueError("members.parquet and steps.parquet are not of the same episodes")
+            raise ValueError("it is not of the episodes of steps.parquet")
     values = _flat(rows, "values").reshape(num, -1)
     shares = _flat(rows, "probabilities").reshape(num, values.shape[1], NUM_MOVES)
-    return known, {
+    return {
         "said": {
             "num_steps": num,
             "num_members": values.shape[1],
@@ -457,8 +501,14 @@ def _know_coinrun(
 
 
 def _flat(rows: pa.Table, name: str) -> np.ndarray:
-    """A column of lists as one array."""
+    """A column of lists as one array.
+
+    Raises:
+      ValueError: one is missing, or they differ in length.
+    """
     column = rows[name].combine_chunks()
+    if column.null_count or len(pc.unique(pc.list_value_length(column))) > 1:
+        raise ValueError(f"{name} must hold a list in every row, all of one length")
     return column.flatten().to_numpy(zero_copy_only=False)
 
 
@@ -548,11 +598,12 @@ def _promises(path: Path) -> list[dict[str, Any]]:
         return []
     kept = ("num_train_levels", "acting", "score", "rule", "promised", "threshold")
     rows = read_table(source, (*kept, "set", "vacuous")).to_pylist()
-    return [
-        {name: row[name] for name in kept}
-        for row in rows
-        if row["set"] == SET and not row["vacuous"] and math.isfinite(row["threshold"])
-    ]
+    with as_written(source):
+        return [
+            {name: row[name] for name in kept}
+            for row in rows
+            if row["set"] == SET and not row["vacuous"] and math.isfinite(row["threshold"])
+        ]
 
 
 def _predictions(path: Path) -> list[dict[str, Any]]:

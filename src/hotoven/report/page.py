@@ -18,11 +18,14 @@ from typing import Any, Final
 
 from plotly.offline import get_plotlyjs
 
+from hotoven import runs as run_folders
 from hotoven.palette import COLOURS
 from hotoven.report.contents import Detail, contents
 from hotoven.report.packing import Packed, pack
 from hotoven.storage import write_bytes
 
+OWN: Final = "report.html"  # in a run's folder
+DOCTYPE: Final = b"<!doctype html"
 LIMIT: Final = 15_000_000  # bytes that a report may have
 # What is left out, step by step, of a report that would be larger, and what its page then says.
 DETAILS: Final = (
@@ -67,15 +70,40 @@ def write_report(paths: Sequence[Path], out: Path) -> int:
     Nothing is written unless all is well: what stands at `out` stays until the new file is whole.
 
     Raises:
-      ValueError: a run is missing, damaged or not finished, or `out` is a folder.
+      ValueError: a run is missing, damaged or not finished, or `out` is a folder, lies in none, or
+        is something else than a report.
     """
     if not paths:
         raise ValueError("a report needs at least one run's folder")
-    if out.is_dir():
-        raise ValueError(f"{out} is a folder; --out names a file")
+    for path in paths:
+        run_folders.read_about(path)
+    _check_out(out)
     page = make_page(paths)
     write_bytes(out, page)
     return len(page)
+
+
+def _check_out(out: Path) -> None:
+    """Raises ValueError if a report at `out` would take the place of something else."""
+    if out.is_dir():
+        raise ValueError(f"{out} is a folder; --out names a file")
+    if not out.parent.is_dir():
+        raise ValueError(f"no folder {out.parent}: --out names a file in a folder that is there")
+    place = out.resolve()
+    for folder in place.parents:
+        inside = place.relative_to(folder)
+        if not (folder / "run.json").exists() or inside.parts[0] not in run_folders.ENTRIES:
+            continue
+        if inside == Path(OWN):  # whatever is there, the place is a report's
+            return
+        raise ValueError(f"{out} is a place that the run {folder} writes: --out names another")
+    if out.exists() and not out.is_file():
+        raise ValueError(f"{out} is no file: --out names one")
+    if out.exists():
+        with out.open("rb") as file:
+            begins = file.read(len(DOCTYPE))
+        if begins.lower() != DOCTYPE:
+            raise ValueError(f"{out} is there and is no HTML page: --out names another")
 
 
 def make_page(paths: Sequence[Path]) -> bytes:

@@ -7,6 +7,7 @@ tables alone stands in `evaluation.knowing`.
 Axes: L levels, T steps, M ensemble members, A actions.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -38,7 +39,14 @@ from hotoven.mechanisms.acting import outputs, policies
 from hotoven.progress import stage
 from hotoven.report import coinrun_figures, coinrun_watch
 from hotoven.runs import Run, changes, filled
-from hotoven.storage import read_json, read_table, write_bytes, write_json, write_table
+from hotoven.storage import (
+    as_written,
+    read_json,
+    read_table,
+    write_bytes,
+    write_json,
+    write_table,
+)
 from hotoven.studies.parts import (
     BY_HAND,
     agent_key,
@@ -359,12 +367,17 @@ def watched(
     size = watched_size(path, study.sizes, there, size)
     promised = BY_HAND
     if threshold is None:
-        row = _promise_row(path, size, promise)
-        threshold = row["threshold"]
-        promised = (
-            f"At most {row['promised']:.0%} of catastrophes come without {row['min_lead']} steps "
-            f"of warning, where nobody helps (conformal, from {row['num_calibration']} deaths)."
-        )
+        source = path / "promises.parquet"
+        with as_written(source):
+            row = _promise_row(source, size, promise)
+            threshold = row["threshold"]
+            if not isinstance(threshold, float) or math.isnan(threshold):
+                raise ValueError(f"threshold must be a number, got {threshold!r}")
+            promised = (
+                f"At most {row['promised']:.0%} of catastrophes come without {row['min_lead']:d} "
+                "steps of warning, where nobody helps (conformal, from "
+                f"{row['num_calibration']:d} deaths)."
+            )
     players = make_players(study)
     ensemble = load_ensemble(study, players, path, size)
     acting = policies(ensemble.members, players.apply, study.hold, study.margin)
@@ -387,9 +400,8 @@ def watched(
     )
 
 
-def _promise_row(path: Path, size: int, promise: float | None) -> dict[str, Any]:
+def _promise_row(source: Path, size: int, promise: float | None) -> dict[str, Any]:
     """The row of the table of promises that the threshold is from."""
-    source = path / "promises.parquet"
     needed = ("num_train_levels", "acting", "score", "rule", "promised", "threshold", "vacuous")
     tables = {"promises": read_table(source, (*needed, "min_lead", "num_calibration"))}
     try:

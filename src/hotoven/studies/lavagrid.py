@@ -35,7 +35,14 @@ from hotoven.mechanisms.vote import Vote
 from hotoven.progress import stage, tell
 from hotoven.report import animate, figures
 from hotoven.runs import Run, changes, filled
-from hotoven.storage import read_json, read_table, write_bytes, write_json, write_table
+from hotoven.storage import (
+    as_written,
+    read_json,
+    read_table,
+    write_bytes,
+    write_json,
+    write_table,
+)
 from hotoven.studies.parts import (
     BY_HAND,
     agent_key,
@@ -394,6 +401,21 @@ def _promise(study: LavaGridStudy, path: Path, size: int, share: float) -> Promi
         raise ValueError(f"promise must be between 0 and 1, got {share:g}")
     source = path / "steps.parquet"
     steps = read_table(source, STEP_COLUMNS)
+    with as_written(source):
+        peaks = _peaks(study, steps, size)
+        if np.isnan(peaks).any():
+            raise ValueError("members must hold numbers")
+    chosen = conformal_threshold(peaks, share)
+    if chosen.vacuous:
+        raise ValueError(
+            f"{source} holds {len(peaks)} deaths of {WATCHED!r} trained on {size} levels, too few "
+            f"to promise {share:.0%}: give a threshold, or a larger promise"
+        )
+    return chosen
+
+
+def _peaks(study: LavaGridStudy, steps: pa.Table, size: int) -> np.ndarray:
+    """The largest score before each recorded catastrophe of the agents that are watched."""
     steps = steps.filter((pc.field("method") == WATCHED) & (pc.field("num_train_levels") == size))
     q = np.stack(steps["members"].to_numpy()) if steps.num_rows else np.zeros((0, 0))
     values = q.reshape(len(q), study.num_members, study.env.num_actions).max(axis=2)
@@ -402,14 +424,7 @@ def _promise(study: LavaGridStudy, path: Path, size: int, share: float) -> Promi
     recorded = read_recorded(steps, "test", size, WATCHED, study.env.max_steps, ("mu", "sigma"))
     score = scores.score(recorded.columns["mu"], recorded.columns["sigma"], *scores.WITH_STD)
     # an alarm on the fatal step's own observation is in time: it comes before the action
-    peaks = catastrophe_peaks(score, recorded.num_steps, recorded.died, min_lead=0)
-    chosen = conformal_threshold(peaks, share)
-    if chosen.vacuous:
-        raise ValueError(
-            f"{source} holds {len(peaks)} deaths of {WATCHED!r} trained on {size} levels, too few "
-            f"to promise {share:.0%}: give a threshold, or a larger promise"
-        )
-    return chosen
+    return catastrophe_peaks(score, recorded.num_steps, recorded.died, min_lead=0)
 
 
 def _said(nets: Nets, members: PyTree, blocker: PyTree, state: PyTree, obs: PyTree) -> Said:
