@@ -331,6 +331,14 @@ def test_the_blockers_threshold_is_a_dashed_line(at):
     assert "dashed line at 0.50" in label
 
 
+def test_where_no_run_blocks_the_dashed_line_is_a_half_or_the_threshold(at):
+    page = at("#run=coin&episode=10/mean/2&step=1")
+    blocker = page.locator("#inspector svg.bars").last
+    assert "dashed line at 0.50" in blocker.get_attribute("aria-label")
+    page.evaluate("location.hash = '#run=coin&episode=10/mean/2&score=blocker&threshold=0.25'")
+    expect(blocker).to_have_attribute("aria-label", re.compile("dashed line at 0.25"))
+
+
 def test_hostile_text_is_shown_and_never_run(page, tmp_path):
     run = make_run(tmp_path / "bad", "lavagrid", HOSTILE)
     write_report([run], tmp_path / "bad.html")

@@ -9,6 +9,7 @@ import { open, policyName } from "./alarms.js";
 import { drawLavaGrid, tellLavaGrid } from "./draw_lavagrid.js";
 import { drawCoinRun, drawMap, tellCoinRun } from "./draw_coinrun.js";
 
+const BLOCKS = 0.5; // where a run names no probability above which an action is blocked
 const THOUSANDTH = 1000; // bars are kept in these
 const [LEFT, RIGHT] = [62, 10]; // pixels beside the charts over time
 const ROOM = 0.7; // steps before the first and after the last
@@ -145,10 +146,11 @@ class Pane {
     bars(this.preferences, { label: this.grid ? "Q-values" : "Probabilities", names: short, rows: rows(said.preferences, width), chosen, ...shares });
     if (!this.grid) {
       const values = row(said.values, step * members, members);
-      const numbers = values.map((_, member) => `member ${member + 1}`);
-      bars(this.values, { label: "Values", names: numbers, rows: [values] });
+      const numbers = values.map((_, member) => String(member + 1));
+      const spoken = numbers.map((number) => `member ${number}`);
+      bars(this.values, { label: "Values", names: numbers, spoken, rows: [values] });
     }
-    const limit = this.run.recorded.block_threshold ?? (this.scoreName === "blocker" ? this.threshold : undefined);
+    const limit = this.run.recorded.block_threshold ?? (this.scoreName === "blocker" ? this.threshold : BLOCKS);
     const dashed = Number.isFinite(limit) ? limit : undefined;
     bars(this.blocker, { label: "Probability that an action kills", names: short, rows: [row(said.blocker, step * width, width)], chosen, dashed, low: 0, high: 1 });
   }
