@@ -394,6 +394,7 @@ def test_print_shows_findings_and_charts_and_no_controls(at, page):
     at("#run=coin&episode=10/mean/2")
     page.emulate_media(media="print", color_scheme="dark")
     page.wait_for_timeout(300)
+    expect(page.locator('[data-count="threshold"]')).to_be_visible()
     expect(page.locator(".finding").first).to_be_visible()
     expect(page.locator("#rates .plot").first).to_be_visible()
     for control in ("#play", "nav", "#alarms select >> nth=0"):

@@ -208,6 +208,8 @@ export class Alarms {
       ["alarms that began", String(begun)],
     ];
     this.counts.replaceChildren(
+      // on paper there is no slider
+      make("div", { class: "printed", "data-count": "threshold" }, make("dt", {}, "threshold"), make("dd", {}, significant(this.threshold))),
       ...lines.map(([name, value]) => make("div", { "data-count": name }, make("dt", {}, name), make("dd", {}, value))),
     );
   }
