@@ -96,7 +96,7 @@ export class Alarms {
   }
 
   columns() {
-    const late = (number) => (number < 0 ? Infinity : number);
+    const late = (number) => (number < 0 ? undefined : number);
     return [
       { title: "level", text: (row) => String(row.level), value: (row) => row.level },
       { title: "outcome", text: (row) => row.outcome, value: (row) => row.outcome },
@@ -253,7 +253,7 @@ export class Alarms {
 
   mark(episode) {
     this.picked = episode;
-    this.table.refresh();
+    this.table.turnTo((row) => row.episode === episode);
   }
 
   point() {
