@@ -192,6 +192,7 @@ export class Alarms {
     const place = this.thresholds.findIndex((one) => one >= threshold);
     this.slider.value = place < 0 ? this.thresholds.length - 1 : place;
     this.said.textContent = significant(threshold);
+    if (Number(this.promiseChoice.value) !== threshold) this.promiseChoice.value = "";
     this.slider.setAttribute("aria-valuetext", significant(threshold));
     this.tellCounts();
     this.list();
