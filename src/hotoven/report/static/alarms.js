@@ -108,16 +108,25 @@ export class Alarms {
     ];
   }
 
-  // Shows a policy, a score and a threshold; what is not given stays, or is chosen.
-  async choose({ policy, score, threshold, window }) {
+  // Shows a policy, a score and a threshold; what is not given stays, or is chosen; `anew`: is as at
+  // the beginning. Of several calls at once the last one wins, and all end with it.
+  choose(asked) {
+    this.latest = this.take(asked);
+    return this.latest;
+  }
+
+  async take({ policy, score, threshold, anew }) {
     const { recorded } = this.run;
-    const told = recorded.policies.find((one) => one.key === policy) ?? this.told ?? this.firstPolicy();
-    if (window) this.window = window;
+    const told = recorded.policies.find((one) => one.key === policy) ?? this.asked?.told ?? this.firstPolicy();
+    const before = anew ? undefined : this.asked?.wanted;
+    const wanted = [score, before, "mean and std"].find((name) => name && Object.hasOwn(told.scores, name));
+    const asked = { told, wanted };
+    this.asked = asked;
     this.window ??= recorded.window;
     this.windowChoice.value = this.window;
     const own = await open(told);
+    if (asked !== this.asked) return this.latest;
     const names = Object.entries(recorded.scores).filter(([name]) => name in told.scores);
-    const wanted = [score, this.score, "mean and std"].find((name) => name && name in told.scores);
     const same = told === this.told && wanted === this.score;
     this.told = told;
     this.opened = own;
@@ -134,9 +143,10 @@ export class Alarms {
       this.tellBasis();
       this.tellPromises();
     }
-    const next = threshold ?? (same ? this.threshold : this.start);
+    const next = threshold ?? (same && !anew ? this.threshold : this.start);
     this.apply(next);
     this.drawCurve();
+    return undefined;
   }
 
   firstPolicy() {
