@@ -95,12 +95,12 @@ async function follow(asked) {
   const turn = (turns += 1);
   const named = page.runs.find((one) => one.name === asked.run);
   const run = named ?? shown?.run ?? page.runs[0];
+  if (run !== shown?.run) build(run);
   const strange = asked.run !== undefined && !named;
   const found = asked.episode === undefined || strange ? undefined : await find(run, asked.episode);
   if (turn !== turns) return;
   const lost = strange || (asked.episode !== undefined && !found);
   tell(lost ? LOST : "");
-  if (run !== shown?.run) build(run);
   const { alarms, inspector } = shown;
   if (!run.recorded) {
     document.body.dataset.ready = Math.round(performance.now());
@@ -177,7 +177,7 @@ function begin() {
   // arrows step from anywhere that has no use for them
   document.addEventListener("keydown", (event) => {
     const arrow = ["ArrowLeft", "ArrowRight"].includes(event.key);
-    if (arrow && event.target === document.body && shown.run.recorded) shown.inspector.key(event);
+    if (arrow && event.target === document.body && shown?.run.recorded) shown.inspector.key(event);
   });
   // what can be shown at once is painted first
   show(readAddress() ?? {}).then(() => setTimeout(loadPlotly, 50));
