@@ -22,7 +22,14 @@ from hotoven.report import page as report_page
 from hotoven.report.contents import Detail, contents, finite
 from hotoven.report.packing import Packed
 from hotoven.report.page import as_text, bundle, make_page, policy, write_report
-from hotoven.report.replay import CROSSED, FACES_LEFT, SIGN_BIT, replay_coinrun, replay_lavagrid
+from hotoven.report.replay import (
+    CROSSED,
+    FACES_LEFT,
+    SIGN_BIT,
+    STRIDES,
+    replay_coinrun,
+    replay_lavagrid,
+)
 from hotoven.storage import read_json, read_table, write_json, write_table
 from hotoven.types import OUTCOMES
 from report_runs import COINRUN, GRID, HOSTILE, INSPECTED, MIN_LEAD, SIZES, make_run
@@ -141,6 +148,39 @@ def test_mu_and_sigma_of_the_grid_are_of_the_members_largest_q_values(grid):
     np.testing.assert_allclose(shown / 1000, row["members"], atol=0.0005001)
 
 
+def test_promises_are_those_of_test_levels(coin):
+    rows = read_table(coin / "promises.parquet").to_pylist()
+    useful = [row for row in rows if not row["vacuous"] and np.isfinite(row["threshold"])]
+    told = contents(coin, Packed(), Detail())["recorded"]["promises"]
+    expected = [row for row in useful if row["set"] == "test"]
+    assert 0 < len(expected) < len(useful)
+    assert told == [{name: row[name] for name in told[0]} for row in expected]
+
+
+def test_the_best_pair_is_that_of_the_window_of_alarms(coin, tmp_path):
+    run = copy(coin, tmp_path)
+    chosen = read_json(run / "chosen.json")
+    others = [row | {"window": 1, "alpha": -9.0, "beta": 9.0} for row in chosen]
+    write_json(run / "chosen.json", [*others, *chosen])
+    for one in contents(run, Packed(), Detail())["recorded"]["policies"]:
+        assert one["scores"]["best pair"] == [-1.0, 0.37]
+
+
+def without_rows(run, name):
+    table = read_table(run / name).slice(0, 0)
+    write_table(run / name, dict(zip(table.column_names, table, strict=True)))
+
+
+def test_tables_without_rows_are_named(coin, tmp_path):
+    run = copy(coin, tmp_path)
+    for name in ("episodes.parquet", "steps.parquet", "rates.parquet"):
+        without_rows(run, name)
+    told = contents(run, Packed(), Detail())
+    assert "holds no episode" in told["absent"]["ends"]
+    assert "holds no episode" in told["absent"]["recorded"]
+    make_page([run])
+
+
 def test_what_members_said_is_there_for_the_first_levels_only(coin):
     packed = Packed()
     one = contents(coin, packed, Detail())["recorded"]["policies"][1]
@@ -194,6 +234,7 @@ def test_frames_of_coinrun_are_the_environments_states(coin):
     there = tree.layout.monsters.direction > 0
     with_monsters = int(there.any(axis=1).argmax())
     died = int((outcome == OUTCOMES.index("catastrophe")).argmax())
+    seen = set()
     for episode in (0, with_monsters, died):
         first = num_steps[:episode].sum()
         states = states_of(COINRUN, tree, episode, actions[first : first + num_steps[episode]])
@@ -204,6 +245,10 @@ def test_frames_of_coinrun_are_the_environments_states(coin):
             assert frames.x[at] == np.floor(np.asarray(state.x) * 256)
             assert frames.y[at] == np.floor(np.asarray(state.y) * 256)
             assert bool(frames.pose[at] & FACES_LEFT) == bool(state.facing_left)
+            moves = abs(float(state.vx)) >= 0.01 and bool(state.support)
+            strides = moves and int(state.num_steps) % 10 < 5
+            assert bool(frames.pose[at] & STRIDES) == strides
+            seen.add(strides)
             told = frames.monsters[start + step * count : start + (step + 1) * count]
             places = np.floor(np.asarray(state.monster_x)[there[episode]] * 256)
             np.testing.assert_array_equal(told & ((1 << SIGN_BIT) - 1), places)
@@ -211,6 +256,7 @@ def test_frames_of_coinrun_are_the_environments_states(coin):
             np.testing.assert_array_equal(told >> SIGN_BIT, way)
         fatal = bool(frames.pose[first + episode + num_steps[episode]] & CROSSED)
         assert fatal == bool(states[-1].ends & (physics.END_LAVA | physics.END_SAW))
+    assert seen == {False, True}
     assert there[with_monsters].any() and outcome[died] == OUTCOMES.index("catastrophe")
 
 
@@ -373,6 +419,17 @@ def spoil_findings(run):
     write_json(run / "findings.json", {"claim": "none"})
 
 
+def spoil_details(run):
+    findings = read_json(run / "findings.json")
+    write_json(run / "findings.json", [findings[0] | {"details": 5}, *findings[1:]])
+
+
+def spoil_windows(run):
+    about = read_json(run / "run.json")
+    about["config"]["settings"]["windows"] = "abc"
+    write_json(run / "run.json", about)
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -384,6 +441,8 @@ def spoil_findings(run):
         (spoil_steps, "must run from 0 to the end of each episode"),
         (spoil_levels, "was not recorded on the levels of"),
         (spoil_findings, "holds no list of findings"),
+        (spoil_details, "holds no list of findings"),
+        (spoil_windows, "run.json: windows is not understood: 'abc'"),
         (lambda run: (run / "steps.parquet").write_bytes(b"PAR1"), "not a whole Parquet file"),
     ],
 )

@@ -212,9 +212,77 @@ def test_a_deep_link_opens_its_step_and_the_address_follows(at, folder):
     expect(page.get_by_label("Run", exact=True)).to_have_value("grid")
 
 
+LOST = "The link names an episode that is not in this file."
+
+
 def test_a_link_to_nothing_shows_what_there_is(at):
     page = at("#run=gone&episode=9/nobody/99999&step=x&with=y&threshold=z&score=%E0%A4%A")
     expect(page.locator("#inspector .episode")).to_contain_text("Test level")
+    expect(page.locator("#note")).to_have_text(LOST)
+    shown = page.locator("#inspector .episode").inner_text()
+    page.evaluate("location.hash = '#run=coin&episode=10/mean/5'")
+    expect(page.locator("#inspector .episode")).to_contain_text("Test level 5 ")
+    expect(page.locator("#note")).to_be_hidden()
+    for strange in ("run=coin&episode=10/mean/99999", "run=coin&episode=10/mean/", "run=x"):
+        page.evaluate(f"location.hash = '#{strange}'")
+        expect(page.locator("#note")).to_have_text(LOST)
+        expect(page.locator("#inspector .episode")).to_contain_text("Test level 5 ")
+        page.evaluate("location.hash = '#run=coin&episode=10/mean/5'")
+        expect(page.locator("#note")).to_be_hidden()
+    assert "Test level 5 " not in shown
+
+
+def test_what_a_link_leaves_out_is_as_at_the_beginning(at):
+    page = at("#run=coin&episode=10/mean/3")
+    said = page.locator("output.threshold")
+    first = said.inner_text()
+    page = at("#run=coin&episode=10/mean/2&with=200/mean&score=head&threshold=0.1")
+    assert page.locator("#inspector .pane").count() == 2
+    page.evaluate("location.hash = '#run=coin&episode=10/mean/3&threshold='")
+    expect(page.locator("#inspector .episode")).to_contain_text("Test level 3 ")
+    expect(page.locator("#inspector .pane")).to_have_count(1)
+    expect(page.get_by_label("Score of danger", exact=True)).to_have_value("mean and std")
+    expect(said).to_have_text(first)
+
+
+def test_a_threshold_with_a_promise_is_no_longer_named_once_left(at):
+    page = at("#run=coin&episode=10/mean/3")
+    promises = page.get_by_label("Go to a threshold with a promise")
+    names = page.get_by_label("Score of danger", exact=True).locator("option")
+    for name in names.evaluate_all("all => all.map((one) => one.value)"):
+        page.get_by_label("Score of danger", exact=True).select_option(name)
+        if promises.is_visible():
+            break
+    promises.select_option(index=1)
+    assert promises.input_value() != ""
+    set_threshold(page, 1)
+    assert promises.input_value() == ""
+
+
+def test_the_last_of_quick_changes_is_what_is_shown(at):
+    page = at("#run=coin&episode=10/mean/3")
+    page.get_by_label("Agents", exact=True).evaluate(
+        "(agents) => { for (const key of ['200/mean', '10/random_step', '200/random_step']) {"
+        " agents.value = key; agents.dispatchEvent(new Event('change')); } }"
+    )
+    expect(page.locator("#inspector .pane h3").first).to_contain_text("random member each step")
+    page.wait_for_timeout(200)
+    expect(page.locator("#inspector .pane h3").first).to_contain_text("trained on 200")
+    expect(page.get_by_label("Agents", exact=True)).to_have_value("200/random_step")
+
+
+def test_the_list_turns_to_the_next_episode_and_has_what_is_missing_last(at):
+    page = at("#run=coin&episode=10/mean/11")
+    marked = page.locator("#alarms tr.picked .pick")
+    expect(marked).to_have_text("11")
+    page.keyboard.press("N")
+    expect(marked).to_have_text("12")
+    page.keyboard.press("p")
+    expect(marked).to_have_text("11")
+    lead = page.get_by_role("button", name="lead", exact=True)
+    for _ in range(2):
+        lead.click()
+        assert page.locator("#alarms tbody tr").first.inner_text().split("\t")[5] != "\u2013"
 
 
 def test_all_can_be_done_by_keyboard_alone(at):
@@ -331,6 +399,22 @@ def test_the_blockers_threshold_is_a_dashed_line(at):
     assert "dashed line at 0.50" in label
 
 
+def test_where_no_run_blocks_the_dashed_line_is_a_half_or_the_threshold(at):
+    page = at("#run=coin&episode=10/mean/2&step=1")
+    blocker = page.locator("#inspector svg.bars").last
+    assert "dashed line at 0.50" in blocker.get_attribute("aria-label")
+    page.evaluate("location.hash = '#run=coin&episode=10/mean/2&score=blocker&threshold=0.25'")
+    expect(blocker).to_have_attribute("aria-label", re.compile("dashed line at 0.25"))
+
+
+def test_an_error_is_a_line_in_the_page(page, folder, tmp_path):
+    text = (folder / "report.html").read_text()
+    assert text.count('"findings":[') == 2
+    (tmp_path / "bad.html").write_text(text.replace('"findings":[', '"findings":[5,'))
+    page.goto(f"file://{tmp_path / 'bad.html'}")
+    expect(page.locator("#note")).to_contain_text("This page cannot show all that it holds: ")
+
+
 def test_hostile_text_is_shown_and_never_run(page, tmp_path):
     run = make_run(tmp_path / "bad", "lavagrid", HOSTILE)
     write_report([run], tmp_path / "bad.html")
@@ -400,6 +484,7 @@ def test_print_shows_findings_and_charts_and_no_controls(at, page):
     at("#run=coin&episode=10/mean/2")
     page.emulate_media(media="print", color_scheme="dark")
     page.wait_for_timeout(300)
+    expect(page.locator('[data-count="threshold"]')).to_be_visible()
     expect(page.locator(".finding").first).to_be_visible()
     expect(page.locator("#rates .plot").first).to_be_visible()
     for control in ("#play", "nav", "#alarms select >> nth=0"):

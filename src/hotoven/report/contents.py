@@ -107,7 +107,7 @@ def contents(path: Path, packed: Packed, detail: Detail) -> dict[str, Any]:
     absent: dict[str, str] = {}
     with as_written(path / "episodes.parquet"):
         _check_filled(episodes, EPISODES)
-        ended = _ends(episodes)
+        ended = _ends(episodes, absent)
     rates = _rates(path, absent)
     methods = {row["method"] for row in [*ended, *rates]}
     with as_written(path / "run.json"):
@@ -172,14 +172,25 @@ def _findings(path: Path, absent: dict[str, str]) -> list[dict[str, Any]]:
         absent["findings"] = f"the run has no findings.json: hotoven figures {path.name} makes it"
         return []
     found = read_json(source)
-    whole = isinstance(found, list) and all(
-        isinstance(one, dict) and all(name in one for name in FINDING) for one in found
-    )
-    if not whole:
+    if not isinstance(found, list) or not all(map(_is_finding, found)):
         raise ValueError(f"{source} holds no list of findings")
     with as_written(source):  # it may be nested too deeply
         plain: list[dict[str, Any]] = finite(found)
     return plain
+
+
+def _is_finding(one: Any) -> bool:
+    return (
+        isinstance(one, dict)
+        and all(name in one for name in FINDING)
+        and isinstance(one["details"], list)
+        and all(
+            isinstance(row, dict)
+            and isinstance(row.get("num_train_levels"), int)
+            and all(name in row for name in ("measure", "estimate", "low", "high"))
+            for row in one["details"]
+        )
+    )
 
 
 def _rates(path: Path, absent: dict[str, str]) -> list[dict[str, Any]]:
@@ -194,8 +205,11 @@ def _rates(path: Path, absent: dict[str, str]) -> list[dict[str, Any]]:
     return rows
 
 
-def _ends(episodes: pa.Table) -> list[dict[str, Any]]:
+def _ends(episodes: pa.Table, absent: dict[str, str]) -> list[dict[str, Any]]:
     """How many episodes of each method ended how, and of what."""
+    if not episodes.num_rows:
+        absent["ends"] = "episodes.parquet holds no episode"
+        return []
     by = ("set", "num_train_levels", "method", "outcome", "cause")
     counted = episodes.group_by(list(by)).aggregate([("level_index", "count")])
     rows = counted.sort_by([(name, "ascending") for name in by]).to_pylist()
@@ -246,6 +260,7 @@ def _recorded(
         absent["recorded"] = "the run has no steps.parquet: no episode was recorded step by step"
         return None
     columns = _COLUMNS[study]
+    asked = _asked(path, settings)
     steps = read_table(source, (*STEPS, *columns))
     with as_written(source):
         _check_filled(steps, (*STEPS, *(_COLUMNS[study] if study == "lavagrid" else ())))
@@ -271,16 +286,42 @@ def _recorded(
     return {
         "actions": list(env.action_names),
         "max_steps": env.max_steps,
-        "min_lead": settings.get("min_lead", 0),
-        "windows": settings.get("windows", list(WINDOWS)),
-        "window": settings.get("alarm_window", WINDOWS[0]),
-        "block_threshold": settings.get("block_threshold"),
+        **asked,
         "scores": {name: _WORDS[name] for name in names},
         "policies": told,
         "levels": None if level_set is None else _LEVELS[study](env, level_set, packed),
         "promises": _promises(path),
         "predictions": _predictions(path),
     }
+
+
+def _asked(path: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What the run's settings say of alarms and of the blocker.
+
+    Raises:
+      ValueError: one of them is of another type; the message names it.
+    """
+    windows = settings.get("windows", list(WINDOWS))
+    told = {
+        "min_lead": settings.get("min_lead", 0),
+        "windows": windows,
+        "window": settings.get("alarm_window", WINDOWS[0]),
+        "block_threshold": settings.get("block_threshold"),
+    }
+    right = {
+        "windows": isinstance(windows, list) and bool(windows) and all(map(_is_whole, windows)),
+        "alarm_window": _is_whole(told["window"]),
+        "min_lead": _is_whole(told["min_lead"]),
+        "block_threshold": isinstance(told["block_threshold"], (int, float, type(None))),
+    }
+    for name, is_right in right.items():
+        if not is_right:
+            raise ValueError(f"{path / 'run.json'}: {name} is not understood: {settings[name]!r}")
+    return told
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and value >= 0
 
 
 def _policies(steps: pa.Table, episodes: pa.Table, source: Path, env: Env) -> Iterator[Recorded]:

@@ -96,7 +96,7 @@ export class Alarms {
   }
 
   columns() {
-    const late = (number) => (number < 0 ? Infinity : number);
+    const late = (number) => (number < 0 ? undefined : number);
     return [
       { title: "level", text: (row) => String(row.level), value: (row) => row.level },
       { title: "outcome", text: (row) => row.outcome, value: (row) => row.outcome },
@@ -108,16 +108,25 @@ export class Alarms {
     ];
   }
 
-  // Shows a policy, a score and a threshold; what is not given stays, or is chosen.
-  async choose({ policy, score, threshold, window }) {
+  // Shows a policy, a score and a threshold; what is not given stays, or is chosen; `anew`: is as at
+  // the beginning. Of several calls at once the last one wins, and all end with it.
+  choose(asked) {
+    this.latest = this.take(asked);
+    return this.latest;
+  }
+
+  async take({ policy, score, threshold, anew }) {
     const { recorded } = this.run;
-    const told = recorded.policies.find((one) => one.key === policy) ?? this.told ?? this.firstPolicy();
-    if (window) this.window = window;
+    const told = recorded.policies.find((one) => one.key === policy) ?? this.asked?.told ?? this.firstPolicy();
+    const before = anew ? undefined : this.asked?.wanted;
+    const wanted = [score, before, "mean and std"].find((name) => name && Object.hasOwn(told.scores, name));
+    const asked = { told, wanted };
+    this.asked = asked;
     this.window ??= recorded.window;
     this.windowChoice.value = this.window;
     const own = await open(told);
+    if (asked !== this.asked) return this.latest;
     const names = Object.entries(recorded.scores).filter(([name]) => name in told.scores);
-    const wanted = [score, this.score, "mean and std"].find((name) => name && name in told.scores);
     const same = told === this.told && wanted === this.score;
     this.told = told;
     this.opened = own;
@@ -134,9 +143,10 @@ export class Alarms {
       this.tellBasis();
       this.tellPromises();
     }
-    const next = threshold ?? (same ? this.threshold : this.start);
+    const next = threshold ?? (same && !anew ? this.threshold : this.start);
     this.apply(next);
     this.drawCurve();
+    return undefined;
   }
 
   firstPolicy() {
@@ -192,6 +202,7 @@ export class Alarms {
     const place = this.thresholds.findIndex((one) => one >= threshold);
     this.slider.value = place < 0 ? this.thresholds.length - 1 : place;
     this.said.textContent = significant(threshold);
+    if (Number(this.promiseChoice.value) !== threshold) this.promiseChoice.value = "";
     this.slider.setAttribute("aria-valuetext", significant(threshold));
     this.tellCounts();
     this.list();
@@ -208,6 +219,8 @@ export class Alarms {
       ["alarms that began", String(begun)],
     ];
     this.counts.replaceChildren(
+      // on paper there is no slider
+      make("div", { class: "printed", "data-count": "threshold" }, make("dt", {}, "threshold"), make("dd", {}, significant(this.threshold))),
       ...lines.map(([name, value]) => make("div", { "data-count": name }, make("dt", {}, name), make("dd", {}, value))),
     );
   }
@@ -251,7 +264,7 @@ export class Alarms {
 
   mark(episode) {
     this.picked = episode;
-    this.table.refresh();
+    this.table.turnTo((row) => row.episode === episode);
   }
 
   point() {

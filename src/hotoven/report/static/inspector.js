@@ -9,6 +9,7 @@ import { open, policyName } from "./alarms.js";
 import { drawLavaGrid, tellLavaGrid } from "./draw_lavagrid.js";
 import { drawCoinRun, drawMap, tellCoinRun } from "./draw_coinrun.js";
 
+const BLOCKS = 0.5; // where a run names no probability above which an action is blocked
 const THOUSANDTH = 1000; // bars are kept in these
 const [LEFT, RIGHT] = [62, 10]; // pixels beside the charts over time
 const ROOM = 0.7; // steps before the first and after the last
@@ -145,10 +146,11 @@ class Pane {
     bars(this.preferences, { label: this.grid ? "Q-values" : "Probabilities", names: short, rows: rows(said.preferences, width), chosen, ...shares });
     if (!this.grid) {
       const values = row(said.values, step * members, members);
-      const numbers = values.map((_, member) => `member ${member + 1}`);
-      bars(this.values, { label: "Values", names: numbers, rows: [values] });
+      const numbers = values.map((_, member) => String(member + 1));
+      const spoken = numbers.map((number) => `member ${number}`);
+      bars(this.values, { label: "Values", names: numbers, spoken, rows: [values] });
     }
-    const limit = this.run.recorded.block_threshold ?? (this.scoreName === "blocker" ? this.threshold : undefined);
+    const limit = this.run.recorded.block_threshold ?? (this.scoreName === "blocker" ? this.threshold : BLOCKS);
     const dashed = Number.isFinite(limit) ? limit : undefined;
     bars(this.blocker, { label: "Probability that an action kills", names: short, rows: [row(said.blocker, step * width, width)], chosen, dashed, low: 0, high: 1 });
   }
@@ -335,24 +337,29 @@ export class Inspector {
   // Shows an episode of the policy that is watched, from `step` on.
   async show(episode, step = 0) {
     this.play(false);
-    const levels = await this.levels;
     const { opened } = this.alarms;
     this.opened = opened;
     this.episode = episode;
+    this.step = Math.max(0, Math.round(step) || 0);
+    const turn = (this.showing = (this.showing ?? 0) + 1);
+    const levels = await this.levels;
+    if (turn !== this.showing) return; // another was chosen meanwhile
     const level = opened.level_index[episode];
     const outcome = this.run.outcomes[opened.outcome[episode]];
     this.title.textContent = `Test level ${level} (id ${opened.level_id[episode]}): ${outcome} after ${opened.num_steps[episode]} steps.`;
     this.panes[0].show({ opened, episode, levels }, this.alarms);
     this.alarms.mark(episode);
-    await this.compare(this.with, step);
+    await this.compare(this.with);
   }
 
   async compare(key, step = this.step) {
     this.with = key;
     this.withChoice.value = key;
     const told = this.run.recorded.policies.find((policy) => policy.key === key);
+    const turn = (this.comparing = (this.comparing ?? 0) + 1);
     const levels = await this.levels;
     const opened = told && (await open(told));
+    if (turn !== this.comparing) return;
     const place = opened?.placeOf.get(this.opened.level_index[this.episode]);
     this.both = place !== undefined;
     this.element.classList.toggle("two", this.both);
@@ -426,7 +433,7 @@ export class Inspector {
       n: () => this.next(1),
       p: () => this.next(-1),
       " ": onButton ? undefined : () => this.play(!this.timer),
-    }[event.key];
+    }[event.key.length === 1 ? event.key.toLowerCase() : event.key];
     if (!does || (onSlider && event.key.length > 1)) return; // a slider knows its own keys
     event.preventDefault();
     does();

@@ -7,7 +7,7 @@ import { choice, field, make } from "./page.js";
 import { page } from "./data.js";
 import { dropGone, loadPlotly } from "./charts.js";
 import { about, ends, findings, rates } from "./overview.js";
-import { Alarms } from "./alarms.js";
+import { Alarms, open } from "./alarms.js";
 import { Inspector } from "./inspector.js";
 
 const WAIT = 250; // milliseconds without a move after which the address is written
@@ -21,8 +21,20 @@ const SECTIONS = [
 ];
 const at = (id) => document.getElementById(id);
 
+const LOST = "The link names an episode that is not in this file.";
+
 let shown; // { run, alarms, inspector }
 let writing;
+let turns = 0; // how often something was asked for: what comes late for an older one is dropped
+
+// One line at the top, below what the page always says there.
+function tell(text) {
+  const lines = [page.note, text].filter(Boolean);
+  at("note").replaceChildren(...lines.map((line) => make("span", {}, line)));
+  at("note").hidden = !lines.length;
+}
+
+const tellError = (error) => tell(`This page cannot show all that it holds: ${error?.message ?? error}`);
 
 function readAddress() {
   const text = location.hash.slice(1);
@@ -60,36 +72,56 @@ function writeAddress() {
   clearTimeout(writing);
   shown.inspector.link?.setAttribute("href", address());
   writing = setTimeout(() => {
-    if (shown.ready && location.hash !== address()) history.replaceState(null, "", address());
+    if (!shown.ready || location.hash === address()) return;
+    history.replaceState(null, "", address());
+    tell(""); // the link that could not be followed is gone
   }, WAIT);
 }
 
-// Shows the run, and what the address asks for.
-async function show(asked) {
-  const run = page.runs.find((one) => one.name === asked.run) ?? shown?.run ?? page.runs[0];
+// The policy and the place of the episode that is asked for; undefined where it is not there.
+async function find(run, episode) {
+  const [size, method, level] = episode.split("/");
+  const policy = run.recorded?.policies.find((one) => one.key === `${size}/${method}`);
+  const place = policy && /^\d+$/.test(level) ? (await open(policy)).placeOf.get(Number(level)) : undefined;
+  return place === undefined ? undefined : { policy: policy.key, place };
+}
+
+// Shows the run, and what the address asks for; an error is told in the page.
+function show(asked) {
+  return follow(asked).catch(tellError);
+}
+
+async function follow(asked) {
+  const turn = (turns += 1);
+  const named = page.runs.find((one) => one.name === asked.run);
+  const run = named ?? shown?.run ?? page.runs[0];
   if (run !== shown?.run) build(run);
+  const strange = asked.run !== undefined && !named;
+  const found = asked.episode === undefined || strange ? undefined : await find(run, asked.episode);
+  if (turn !== turns) return;
+  const lost = strange || (asked.episode !== undefined && !found);
+  tell(lost ? LOST : "");
   const { alarms, inspector } = shown;
   if (!run.recorded) {
     document.body.dataset.ready = Math.round(performance.now());
     return;
   }
   shown.ready = false;
-  const [size, method, level] = (asked.episode ?? "").split("/");
-  const policy = `${size}/${method}`;
-  const threshold = asked.threshold === undefined ? undefined : Number(asked.threshold);
-  await alarms.choose({
-    policy,
-    score: asked.score,
-    threshold: Number.isNaN(threshold) ? undefined : threshold,
-  });
-  const place = alarms.opened.placeOf.get(Number(level));
-  inspector.with = asked.with ?? inspector.with;
-  if (level !== undefined && alarms.told.key === policy && place !== undefined) {
-    await inspector.show(place, Number(asked.step ?? 0));
+  const threshold = asked.threshold ? Number(asked.threshold) : NaN;
+  const given = { score: asked.score, threshold: Number.isNaN(threshold) ? undefined : threshold };
+  await alarms.choose(lost ? {} : { policy: found?.policy, ...given, anew: Boolean(found) });
+  if (turn !== turns) return;
+  if (found && alarms.told.key === found.policy) {
+    inspector.with = asked.with ?? "";
+    await inspector.show(found.place, Number(asked.step ?? 0));
+    if (turn !== turns) return;
     inspector.element.scrollIntoView({ block: "start" });
+    inspector.slider.focus({ preventScroll: true });
   } else if (inspector.episode === undefined) {
     const first = alarms.opened.outcome.indexOf(2);
+    if (!lost) inspector.with = asked.with ?? inspector.with;
     await inspector.show(Math.max(first, 0));
+    if (turn !== turns) return;
   }
   clearTimeout(writing); // what was asked for is what the address says
   shown.ready = true;
@@ -126,10 +158,7 @@ function build(run) {
 }
 
 function begin() {
-  if (page.note) {
-    at("note").textContent = page.note;
-    at("note").hidden = false;
-  }
+  tell("");
   if (page.runs.length > 1) {
     const runs = choice(page.runs.map((run) => [run.name, `${run.name} (${run.study})`]), page.runs[0].name, (name) => {
       history.replaceState(null, "", `#run=${encodeURIComponent(name)}`);
@@ -148,10 +177,14 @@ function begin() {
   // arrows step from anywhere that has no use for them
   document.addEventListener("keydown", (event) => {
     const arrow = ["ArrowLeft", "ArrowRight"].includes(event.key);
-    if (arrow && event.target === document.body && shown.run.recorded) shown.inspector.key(event);
+    if (arrow && event.target === document.body && shown?.run.recorded) shown.inspector.key(event);
   });
   // what can be shown at once is painted first
   show(readAddress() ?? {}).then(() => setTimeout(loadPlotly, 50));
 }
 
-begin();
+try {
+  begin();
+} catch (error) {
+  tellError(error);
+}

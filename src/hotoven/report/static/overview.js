@@ -84,6 +84,7 @@ const SHOWN = ["single", "mean", "mean+blocker", "vote"]; // at first
 export function rates(run) {
   if (!run.rates.length) return { element: section("rates", "Catastrophes and solved levels", absence(run.absent.rates ?? "the run has none")), draw() {} };
   const tested = run.rates.filter((row) => row.set === "test");
+  if (!tested.length) return { element: section("rates", "Catastrophes and solved levels", absence("rates.parquet has no rows of test levels")), draw() {} };
   const methods = ordered(new Set(tested.map((row) => row.method)));
   const first = SHOWN.filter((name) => methods.includes(name));
   const shown = new Set(first.length ? first : methods.slice(0, 3));
@@ -194,6 +195,7 @@ const ENDS = [
 const NAMES = { coin: "solved: coin", goal: "solved: goal", timeout: "time-out" };
 
 export function ends(run) {
+  if (!run.ends.length) return { element: section("ends", "Outcomes by cause", absence(run.absent.ends ?? "the run has none")), draw() {} };
   const sizes = [...new Set(run.ends.map((row) => row.num_train_levels))].sort((a, b) => a - b);
   const state = { size: sizes[0], set: "test" };
   const methods = ordered(new Set(run.ends.map((row) => row.method)));

@@ -58,12 +58,20 @@ export class SortableTable {
     this.refresh();
   }
 
-  // The rows in the order that is shown.
+  // Turns to the page of the first row that `is` what is looked for; stays where there is none.
+  turnTo(is) {
+    const place = this.sorted().findIndex(is);
+    if (place >= 0) this.start = Math.floor(place / ROWS) * ROWS;
+    this.refresh();
+  }
+
+  // The rows in the order that is shown; those without a value are last, in either direction.
   sorted() {
     const { value } = this.columns[this.by];
     const sign = this.down ? -1 : 1;
     const order = (one, other) => {
       const [a, b] = [value(one), value(other)];
+      if (a === undefined || b === undefined) return Number(a === undefined) - Number(b === undefined);
       return a < b ? -sign : a > b ? sign : 0;
     };
     return [...this.rows].sort(order); // equal ones stay in the order of levels
