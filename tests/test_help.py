@@ -187,6 +187,7 @@ def helped(name: str, thresholds: Any, helper: Any, num_steps: int = 8, **kwargs
     )  # fmt: skip
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["mean", "random_hold"])
 def test_a_threshold_of_infinity_changes_nothing(name: str):
     alone = jax.jit(partial(play, ENV))(POLICIES[name], some_levels(), KEY)
@@ -218,6 +219,7 @@ def test_up_to_the_first_request_an_episode_is_the_one_without_help(name: str):
         np.testing.assert_array_equal(found.outcome[row][~asks], last[~asks])
 
 
+@pytest.mark.long
 def test_an_episode_does_not_depend_on_what_is_played_beside_it():
     def at(num_slots: int, devices: Any) -> tuple[Helped, list]:
         asked: list = []

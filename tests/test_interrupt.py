@@ -88,7 +88,14 @@ def test_where_interrupts_are_ignored_they_stay_ignored():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sign", ["train levels: 8", "train 4 agents", "train 2 MC-dropout"])
+@pytest.mark.parametrize(
+    "sign",
+    [
+        "train levels: 8",
+        pytest.param("train 4 agents", marks=pytest.mark.long),  # and goes on
+        "train 2 MC-dropout",
+    ],
+)
 def test_in_training_it_says_how_to_go_on(tmp_path_factory, tmp_path: Path, sign: str):
     base = shared_folder(tmp_path_factory)
     words = ["reproduce", "lavagrid", "--out", str(tmp_path / "run"), *SETTINGS]

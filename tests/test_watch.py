@@ -664,7 +664,7 @@ def copied(tmp_path_factory, tmp_path: Path) -> Any:
     return copy
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(("kind", "size"), [("lavagrid", 8), ("coinrun", 200)])
 @pytest.mark.parametrize("helps", [False, True])
 def test_without_help_the_levels_end_as_in_the_runs_table(copied, tmp_path, kind, size, helps):
@@ -691,7 +691,7 @@ def test_without_help_the_levels_end_as_in_the_runs_table(copied, tmp_path, kind
         assert [(row["outcome"], row["cause"], row["step"]) for row in ends] == expected
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -712,7 +712,7 @@ def test_a_setting_that_cannot_be_is_one_line(copied, capsys, words, said):
     assert re.search(said, err), err
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_promise_must_be_one_that_the_run_has_made(copied, capsys):
     path = copied("coinrun")
     assert cli.main(["watch", str(path), "--no-browser", "--promise", "0.25"]) == 2
@@ -724,7 +724,7 @@ def test_a_promise_must_be_one_that_the_run_has_made(copied, capsys):
     assert "too few to promise 1%: give a threshold" in capsys.readouterr().err
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_folder_that_is_no_run_being_written_or_without_agents_is_one_line(
     copied, tmp_path, capsys
 ):
@@ -772,7 +772,7 @@ def test_a_damaged_table_that_a_threshold_is_from_is_named(tmp_path, run, name, 
     assert str(path / name) in str(told.value)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_lavagrids_threshold_comes_from_levels_that_are_not_watched(copied):
     path = copied("lavagrid")
     steps = read_table(path / "steps.parquet")
@@ -793,7 +793,7 @@ def test_lavagrids_threshold_comes_from_levels_that_are_not_watched(copied):
     assert peaks[1] < what.threshold < peaks[2] or what.threshold == pytest.approx(peaks[2])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.usefixtures("interruptible")
 def test_the_command_serves_the_page_and_keeps_others_from_writing_into_the_run(
     copied, tmp_path_factory
