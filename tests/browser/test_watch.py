@@ -337,7 +337,7 @@ def browser_path() -> str:
 
 
 @pytest.fixture
-def command(tmp_path: Path) -> Iterator[Callable[..., str]]:
+def command(tmp_path: Path, interruptible: None) -> Iterator[Callable[..., str]]:
     """Starts `hotoven watch` on a copy of the stored CoinRun run; returns its address."""
     run = tmp_path / "run"
     shutil.copytree(ROOT / "results" / "coinrun-quick", run)
