@@ -13,7 +13,7 @@ setup: .venv/setup.stamp
 test: .venv/dev.stamp
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile -m 'not long' --ignore tests/browser
 
-# What takes minutes: whole CoinRun studies, killed and resumed, and the like.
+# What takes minutes: whole studies, killed and resumed, and the like.
 test-long: .venv/dev.stamp
 	$(BIN)/python -m pytest -m long --ignore tests/browser
 

@@ -63,10 +63,12 @@ def at_once() -> dict[str, bytes]:
     return content(train(size=CONFIG.num_iterations))
 
 
+@pytest.mark.long
 class Stopped(Exception):
     pass
 
 
+@pytest.mark.long
 def test_in_chunks_is_at_once(at_once):
     reports = []
     assert content(train(size=10, on_chunk=reports.append)) == at_once

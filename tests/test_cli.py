@@ -296,7 +296,7 @@ def test_reproduce_writes_every_promised_file_and_says_where(base):
         assert 0 < row["num_fit_levels"] < row["num_train_levels"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_train_then_evaluate_gives_the_bytes_of_reproduce_with_the_same_seed(base):
     expected = results(uninterrupted(base)[0])
     path = base / "in-two"
@@ -355,7 +355,7 @@ def test_figures_of_what_is_no_runs_record_or_table_is_one_line(base, capsys):
     assert "run.json: unknown settings colour" in capsys.readouterr().err
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_blocker_that_diverges_stops_the_run_and_names_its_learning_rate(base):
     path = base / "diverged"
     words = [*SETTINGS, "--danger.learning-rate", "1e38"]

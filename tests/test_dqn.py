@@ -239,6 +239,7 @@ def trained(learner: Learner, config: DQNConfig, keys: jax.Array, size: int) -> 
     return agents.train(config, learner, levels, np.ones(len(keys), np.int32), keys, chunks)
 
 
+@pytest.mark.long
 def test_same_key_same_bytes_and_other_key_other_agent():
     config = replace(CONFIG, num_updates=16)
     k_one, k_two = jax.random.split(jax.random.key(3))

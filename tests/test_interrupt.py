@@ -93,7 +93,7 @@ def test_where_interrupts_are_ignored_they_stay_ignored():
     [
         "train levels: 8",
         pytest.param("train 4 agents", marks=pytest.mark.long),  # and goes on
-        "train 2 MC-dropout",
+        pytest.param("train 2 MC-dropout", marks=pytest.mark.long),
     ],
 )
 def test_in_training_it_says_how_to_go_on(tmp_path_factory, tmp_path: Path, sign: str):

@@ -17,7 +17,7 @@ from tinystudy import (
     uninterrupted,
 )
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 # What has been written when each study is killed, one after the other.
@@ -37,7 +37,7 @@ MOMENTS = {
 }
 
 
-STUDIES = ("lavagrid", pytest.param("coinrun", marks=pytest.mark.long))
+STUDIES = ("lavagrid", "coinrun")
 
 
 def kill_when(base: Path, path: Path, study: str, pattern: str, *words: str) -> None:
