@@ -10,30 +10,7 @@ from hotoven.envs.coinrun.env import CoinRun
 from hotoven.envs.lavagrid import PALETTE, LavaGrid
 from hotoven.play import MAX_ID, Game, coinrun_action, lavagrid_action
 from hotoven.types import OUTCOMES
-
-SOMEBODY, ANOTHER = 0, 1
-
-# LavaGrid's level 0, from above, where the agent starts at S:
-#   .#...
-#   .LLLL
-#   ...#.
-#   #...S
-#   G...L
-TO_THE_GOAL = ("left", "left", "left", "down", "left")
-
-
-def press(game: Game, *keys: str, viewer: int = SOMEBODY) -> None:
-    """Presses and lets go, one key after another."""
-    for key in keys:
-        game.hear(viewer, {"keys": [key]})
-        game.hear(viewer, {"keys": []})
-
-
-def steps(game: Game, count: int) -> None:
-    """What the clock would do in so many steps."""
-    for _ in range(count):
-        if game.runs:
-            game.step()
+from watching import ANOTHER, SOMEBODY, TO_THE_GOAL, press, steps
 
 
 def message(game: Game) -> str:

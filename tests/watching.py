@@ -16,6 +16,7 @@ from hotoven.evaluation.live import Said
 from hotoven.levels import make_levels
 from hotoven.types import Decision
 from hotoven.watch import Watch, Watched
+from hotoven.web import Session
 
 SOMEBODY, ANOTHER = 0, 1
 KEY = jax.random.key(5)
@@ -93,15 +94,15 @@ def do(watch: Watch, *commands: str) -> None:
         watch.hear(SOMEBODY, {"do": command})
 
 
-def press(watch: Watch, *keys: str, viewer: int = SOMEBODY) -> None:
+def press(session: Session, *keys: str, viewer: int = SOMEBODY) -> None:
     """Presses and lets go, one key after another."""
     for key in keys:
-        watch.hear(viewer, {"keys": [key]})
-        watch.hear(viewer, {"keys": []})
+        session.hear(viewer, {"keys": [key]})
+        session.hear(viewer, {"keys": []})
 
 
-def steps(watch: Watch, count: int) -> None:
+def steps(session: Session, count: int) -> None:
     """What the clock would do in so many steps."""
     for _ in range(count):
-        if watch.runs:
-            watch.step()
+        if session.runs:
+            session.step()

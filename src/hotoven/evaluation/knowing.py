@@ -266,9 +266,10 @@ def _comparisons(
     at a later one. "gain by window" and "gain by size": the gain minus that at a later window, or
     at a larger number of training levels.
     """
-    gains = {key: gain for key, _, _, gain in _gains(areas)}
-    for gain in _gains(areas):
-        yield _comparison("gain", *gain)
+    gains = {}
+    for key, size, window, gain in _gains(areas):
+        gains[key] = gain
+        yield _comparison("gain", key, size, window, gain)
     for kind, values in (("window", areas), ("gain by window", gains)):
         for (size, acting, name, window), value in values.items():
             first = values.get((size, acting, name, windows[0]))
