@@ -44,6 +44,7 @@ class Probe:
     version: ClassVar[int] = 1
     causes: ClassVar[tuple[str, ...]] = ("", "solved", "catastrophe", "timeout", "failed")
     obs_high: ClassVar[int] = 1
+    num_wholes: ClassVar[int] = 0
 
     @property
     def action_names(self) -> tuple[str, ...]:

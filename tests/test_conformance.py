@@ -110,6 +110,9 @@ def test_an_observation_is_that_of_the_state_it_comes_with(played: Played):
     states, shown = one(played.states, 0), one(played.shown, 0)
     assert_same(jax.jit(jax.vmap(played.env.observe))(states), shown.obs)
     assert shown.obs.min() >= 0 and shown.obs.max() <= played.env.obs_high
+    wholes = shown.obs[..., shown.obs.shape[-1] - played.env.num_wholes :]
+    cells = tuple(range(1, wholes.ndim - 1))
+    assert (wholes == wholes.max(axis=cells, keepdims=True)).all()
 
 
 def test_an_episode_starts_running(played: Played):

@@ -272,3 +272,33 @@ def test_in_bfloat16_products_are_rounded_and_params_and_gradients_are_not(name:
     assert 0.0 < np.abs(rounded - exact).max() < 0.05 * np.abs(exact).max()
     grads = jax.jit(jax.grad(lambda params: halved.apply(params, obs).sum()))(params)
     assert {leaf.dtype for leaf in jax.tree.leaves((params, grads))} == {jnp.dtype("float32")}
+
+
+@pytest.mark.parametrize("name", ["mlp", "small"])
+def test_in_bfloat16_a_large_value_is_told_from_one_a_little_larger(name: str):
+    shape = (12, 12, 3)
+    net = nets.mlp(shape, (16,), 2) if name == "mlp" else nets.strided_cnn(shape, *nets.SMALL, 2)
+    halved = nets.in_bfloat16(net)
+    params = net.init(jax.random.key(0))
+    last = params[-1] if name == "mlp" else params["head"][-1]
+    last["w"], last["b"] = last["w"] * 0, last["b"] + jnp.array([5.0, 5.002])
+    said = halved.apply(params, jnp.ones((1, *shape), jnp.uint8))[0]
+    assert said.tolist() == pytest.approx([5.0, 5.002], abs=1e-5)
+
+
+def test_channels_that_hold_one_value_in_all_cells_are_read_once():
+    shape, num_wholes = (2, 3, 4), 2
+    net = nets.mlp(shape, (), 3, high=10, num_wholes=num_wholes)
+    params = net.init(jax.random.key(0))
+    assert params[0]["w"].shape == (2 * 3 * 2 + num_wholes, 3)
+    obs = np.random.default_rng(0).integers(0, 11, (5, *shape))
+    obs[..., 2:] = obs[:, :1, :1, 2:]
+    # the same as reading them everywhere, each with an equal part of the weight
+    spread = params[0]["w"][-num_wholes:] * np.sqrt(6) / 6
+    own = params[0]["w"][:-num_wholes].reshape(2, 3, 2, 3)
+    each = jnp.concatenate([own, jnp.broadcast_to(spread, (2, 3, 2, 3))], axis=2)
+    expected = nets.mlp(shape, (), 3, high=10).apply(
+        [{"w": each.reshape(-1, 3), "b": params[0]["b"]}], obs
+    )
+    np.testing.assert_allclose(net.apply(params, obs), expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(net.apply(params, obs[0]), expected[0], rtol=1e-4, atol=1e-6)

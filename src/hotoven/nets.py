@@ -25,14 +25,27 @@ def mlp(
     dropout: float = 0.0,
     high: int = 1,
     last_gain: float = 1.0,
+    num_wholes: int = 0,
 ) -> Net:
     """Dense layers with ReLU on the flattened observation: [..., *obs_shape] -> [..., num_outputs].
 
-    The observation is divided by `high`, the largest value in it.
+    The observation is divided by `high`, the largest value in it. Its last `num_wholes` channels
+    hold one value in all cells: they are read once, times the root of the number of cells, so that
+    they weigh at first what reading them in every cell would make them weigh.
     `apply(params, obs, key)` drops hidden units with probability `dropout`; without a key it drops
     none. Hidden weights are He-initialised, the last layer's variance is `last_gain` times LeCun's.
     """
-    sizes = (math.prod(obs_shape), *hidden, num_outputs)
+    num_cells, num_own = math.prod(obs_shape[:-1]), obs_shape[-1] - num_wholes
+    sizes = (num_cells * num_own + num_wholes, *hidden, num_outputs)
+
+    def flat(x: jax.Array) -> jax.Array:
+        """[..., *obs_shape] -> [..., features]."""
+        front = _front(x, obs_shape)
+        if num_wholes == 0:
+            return x.reshape(*front, -1)
+        cells = x.reshape(*front, num_cells, obs_shape[-1])
+        wholes = cells[..., 0, num_own:] * math.sqrt(num_cells)
+        return jnp.concatenate([cells[..., :num_own].reshape(*front, -1), wholes], axis=-1)
 
     def init(key: jax.Array) -> PyTree:
         keys = jax.random.split(key, len(sizes) - 1)
@@ -43,12 +56,12 @@ def mlp(
         ]
 
     def apply(params: PyTree, obs: jax.Array, key: jax.Array | None = None) -> jax.Array:
-        x = _scaled(obs, high, params).reshape(*_front(obs, obs_shape), -1)
+        x = flat(_scaled(obs, high, params))
         for index, layer in enumerate(params[:-1]):
             x = jax.nn.relu(x @ layer["w"] + layer["b"])
             if dropout > 0.0 and key is not None:
                 x = _drop(x, dropout, jax.random.fold_in(key, index))
-        return x @ params[-1]["w"] + params[-1]["b"]
+        return x.astype(params[-1]["w"].dtype) @ params[-1]["w"] + params[-1]["b"]
 
     return Net(init, apply)
 
@@ -276,13 +289,18 @@ def _largest(x: jax.Array) -> jax.Array:
 def in_bfloat16(net: Net) -> Net:
     """The same network, whose products are of bfloat16 numbers; params and outputs stay float32.
 
-    For accelerators, where such products are faster; a CPU has to emulate them.
+    But for the last layer: a value near 5 would move in steps of 0.03, and ensembles are judged by
+    how much less than that their members differ. For accelerators, where such products are faster;
+    a CPU has to emulate them.
     """
 
     def apply(params: PyTree, obs: jax.Array, key: jax.Array | None = None) -> jax.Array:
         halved = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), params)
-        said = net.apply(halved, obs) if key is None else net.apply(halved, obs, key)
-        return said.astype(jnp.float32)
+        if isinstance(params, dict):
+            halved["head"][-1] = params["head"][-1]
+        else:
+            halved[-1] = params[-1]
+        return net.apply(halved, obs) if key is None else net.apply(halved, obs, key)
 
     return Net(net.init, apply)
 

@@ -97,6 +97,11 @@ class Env(Protocol):
         ...
 
     @property
+    def num_wholes(self) -> int:
+        """How many of an observation's last channels hold one value in all cells."""
+        ...
+
+    @property
     def max_steps(self) -> int: ...
     @property
     def causes(self) -> tuple[str, ...]:

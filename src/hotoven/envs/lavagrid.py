@@ -98,6 +98,7 @@ class LavaGrid:
     action_names: ClassVar[tuple[str, ...]] = ("up", "right", "down", "left")
     causes: ClassVar[tuple[str, ...]] = CAUSES
     obs_high: ClassVar[int] = 1
+    num_wholes: ClassVar[int] = 0
 
     def __post_init__(self) -> None:
         for field, allowed in (

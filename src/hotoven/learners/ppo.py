@@ -132,7 +132,10 @@ def make_net(config: PPOConfig, env: Env) -> Net:
     """
     shape, num_outputs, high = env.obs_shape, env.num_actions + 1, env.obs_high
     if config.net == "mlp":
-        net = nets.mlp(shape, config.hidden, num_outputs, high=high, last_gain=0.0)
+        wholes = env.num_wholes
+        net = nets.mlp(
+            shape, config.hidden, num_outputs, high=high, last_gain=0.0, num_wholes=wholes
+        )
     elif config.net == "impala":
         net = nets.impala_cnn(shape, num_outputs, high=high, last_gain=0.0)
     else:

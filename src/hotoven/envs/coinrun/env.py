@@ -129,6 +129,11 @@ class CoinRun:
         return f"{self.name}-{self.mode}"
 
     @property
+    def num_wholes(self) -> int:
+        """The symbols that are no cells: what the agent does and where in its cell it is."""
+        return 0 if self.obs == "pixels" else len(symbolic.WHOLES)
+
+    @property
     def obs_shape(self) -> tuple[int, int, int]:
         """(rows, columns, channels) of an observation."""
         if self.obs == "pixels":
