@@ -33,6 +33,7 @@ def interval(low, high):
 
 def rate(set, solved, catastrophe, size=SMALL):
     row = {"set": set, "num_train_levels": size, "method": "single"}
+    row |= {"num_members": 5, "num_levels": size, "num_episodes": 20 * 5 * size}
     for outcome, value in (("solved", solved), ("catastrophe", catastrophe)):
         row |= {f"{outcome}_rate": value}
         row |= {f"{outcome}_low": value - 0.03, f"{outcome}_high": value + 0.03}
@@ -262,6 +263,7 @@ def test_danger_is_what_unseen_levels_add(solved, died, danger, verdict):
     assert [detail.estimate for detail in finding.details] == pytest.approx(
         [100 * solved, 100 * died, 100 * danger]
     )
+    assert finding.note == "Each agent tried each of its training levels 20 times."
 
 
 def test_other_ways_of_acting_are_details_of_averaging():

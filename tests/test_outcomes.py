@@ -228,6 +228,41 @@ def test_each_agent_has_its_own_counts_and_wilson_intervals():
     assert second["catastrophe_rate"] == 0
 
 
+def attempted(*rounds, **changes):
+    """Rows of one policy that tried its levels in so many rounds, a column `attempt` added."""
+    tried = [
+        row | {"attempt": attempt}
+        for attempt, ends in enumerate(rounds)
+        for row in run("single", ends, set="train", **changes)
+    ]
+    return pa.Table.from_pylist(tried, SCHEMA.append(pa.field("attempt", pa.int16())))
+
+
+def test_attempts_at_a_level_are_averaged_and_the_levels_stay_the_unit():
+    episodes = pa.concat_tables(
+        [attempted("sc", "cc", "sc", "sc", member=0), attempted("ss", "ss", "st", "sc", member=1)]
+    )
+    found = matrix(episodes, "train", 10, "single", "catastrophe")
+    np.testing.assert_allclose(found, [[1 / 8, 5 / 8]])
+    row = rates(episodes).to_pylist()[0]
+    assert (row["num_levels"], row["num_members"], row["num_episodes"]) == (2, 2, 16)
+    assert row["catastrophe_rate"] == pytest.approx(6 / 16)
+    expected = two_level(found, bounds=(0, 1))
+    assert (row["catastrophe_low"], row["catastrophe_high"]) == expected[1:3]
+    first, second = agent_rates(episodes).to_pylist()
+    assert (first["num_episodes"], first["num_solved"], first["num_catastrophes"]) == (8, 3, 5)
+    assert (second["num_timeouts"], second["num_catastrophes"]) == (1, 1)
+
+
+def test_an_attempt_that_is_missing_or_comes_twice_is_refused():
+    whole = attempted("sc", "cc")
+    assert len(read_cells(whole)) == 1
+    with pytest.raises(ValueError, match=r"must come 2 times.*missing \[1\] \(1\)"):
+        read_cells(whole.slice(0, 3))
+    with pytest.raises(ValueError, match=r"missing \[\] \(0\), duplicated \[0\] \(1\)"):
+        read_cells(pa.concat_tables([whole, whole.slice(2, 1)]))
+
+
 def test_a_difference_to_the_baseline_is_paired_by_level_and_replication():
     episodes = table(
         run("single", "scccs", member=0),

@@ -72,7 +72,6 @@ def watched(actions: list[int], us: list[float], threshold: float = 0.5, count: 
         help_steps=3,
         preferences="Q-values",
         actions=LavaGrid.action_names,
-        group=np.arange(4),
     )
 
 
@@ -85,7 +84,6 @@ def coinrun(us: list[float]) -> Watched:
         levels=make_levels(env, np.array([7, 8])),
         policy=Scripted(actions),
         actions=CoinRun.action_names[:4],
-        group=np.zeros(15, np.int64),
     )
 
 

@@ -93,7 +93,6 @@ class Watched(NamedTuple):
     help_steps: int
     preferences: str  # what a member says of its actions
     actions: tuple[str, ...]  # names, [G]
-    group: np.ndarray  # int[A]  which of them an action is
 
 
 class Score(NamedTuple):
@@ -571,7 +570,7 @@ class Watch:
         if not self._agent_plays or self.phase in (ENDED, SUMMARY):
             return None
         said: Said = self.now.said
-        chosen = int(self.watched.group[int(self.now.action)])
+        chosen = int(self.now.action)
         dangers = np.asarray(said.dangers)
         name = self.watched.actions[chosen]
         return {

@@ -260,7 +260,15 @@ def _judge_dangerous(tables: Tables) -> Judged:
         _detail(size, "training levels that ended in catastrophe, single, %", died),
         _detail(size, "unseen levels that ended in catastrophe, single, %", danger),
     )
-    return Judged(more, above(more, DANGEROUS) if perfect else "undecided", rule, details)
+    verdict = above(more, DANGEROUS) if perfect else "undecided"
+    return Judged(more, verdict, rule, details, _tries(trained))
+
+
+def _tries(trained: Mapping[str, Any]) -> str:
+    """How often each agent tried each of its training levels, in a sentence."""
+    times = trained["num_episodes"] / (trained["num_levels"] * (trained["num_members"] or 1))
+    often = "once" if times == 1 else f"{times:g} times"
+    return f"Each agent tried each of its training levels {often}."
 
 
 def _judge_averaging(tables: Tables, size: int) -> Judged:

@@ -1,9 +1,10 @@
 """From the table of episodes to rates: how often levels were solved, or ended in catastrophe.
 
-Reads `episodes.parquet` as a table (one row per policy and level) and returns tables. Runs no
-episode and judges no claim: see `rollout` and `findings`. Rates are shares from 0 to 1.
+Reads `episodes.parquet` as a table (one row per policy, level and attempt) and returns tables. Runs
+no episode and judges no claim: see `rollout` and `findings`. Rates are shares from 0 to 1.
 
-Axes: R replications, M members (1 for a method that acts as one), L levels.
+Axes: R replications, M members (1 for a method that acts as one), L levels, A attempts at each level
+(1 where no policy draws its actions).
 """
 
 from collections.abc import Mapping
@@ -107,18 +108,18 @@ class Cell(NamedTuple):
     replications: np.ndarray  # int64[R], ascending
     members: np.ndarray  # int64[R, M], ascending in a replication; -1: the method acts as one
     level_ids: np.ndarray  # int64[R, L], in order of level_index
-    outcome: np.ndarray  # int8[R, M, L], an index into OUTCOMES
-    length: np.ndarray  # int32[R, M, L], steps
-    episode_return: np.ndarray  # float32[R, M, L]
-    num_blocked: np.ndarray  # int32[R, M, L], steps in which the chosen action was blocked
-    num_false_blocks: np.ndarray  # int32[R, M, L], those in which it was in truth safe
-    num_all_blocked: np.ndarray  # int32[R, M, L], steps in which every action was blocked
+    outcome: np.ndarray  # int8[R, M, L, A], an index into OUTCOMES
+    length: np.ndarray  # int32[R, M, L, A], steps
+    episode_return: np.ndarray  # float32[R, M, L, A]
+    num_blocked: np.ndarray  # int32[R, M, L, A], steps in which the chosen action was blocked
+    num_false_blocks: np.ndarray  # int32[R, M, L, A], those in which it was in truth safe
+    num_all_blocked: np.ndarray  # int32[R, M, L, A], steps in which every action was blocked
 
     def indicators(self, outcome: str) -> np.ndarray:
-        """float64[R, L]: the share of a replication's members that ended in `outcome`."""
+        """float64[R, L]: the share of a replication's episodes that ended in `outcome`."""
         if outcome not in OUTCOMES:
             raise ValueError(f"outcome must be one of {OUTCOMES}, got {outcome!r}")
-        return (self.outcome == OUTCOMES.index(outcome)).mean(axis=1)
+        return (self.outcome == OUTCOMES.index(outcome)).mean(axis=(1, 3))
 
     def rate(self, outcome: str) -> Interval:
         """Share of episodes that ended in `outcome`, with its two-level interval."""
@@ -136,23 +137,29 @@ def read_cells(episodes: pa.Table) -> dict[CellKey, Cell]:
     """The episodes as arrays, by what is rated; ordered by set, size and method.
 
     In the test set a level_index means the same level_id in every replication. Training levels may
-    differ from one replication to the next.
+    differ from one replication to the next. Without a column `attempt` every level was played once.
 
     Raises:
-      ValueError: an unknown word or an absent value in a column that is read; a level missing or
-        duplicated for some (replication, member); replications of unequal numbers of members.
+      ValueError: an unknown word or an absent value in a column that is read; a level, or an attempt
+        at one, missing or duplicated for some (replication, member); replications of unequal numbers
+        of members.
     """
     if episodes.num_rows == 0:
         return {}
     methods = _method_order(pc.unique(episodes["method"]).cast(_TEXT).to_pylist())
     columns = {name: _numbers(episodes, name) for name in _NUMBERS}
+    played_once = "attempt" not in episodes.column_names
+    columns["attempt"] = (
+        np.zeros(episodes.num_rows, int) if played_once else _numbers(episodes, "attempt")
+    )
     columns["outcome"] = _codes(episodes, "outcome", OUTCOMES)
     sets, method = _codes(episodes, "set", SETS), _codes(episodes, "method", methods)
     sizes, size = np.unique(columns["num_train_levels"], return_inverse=True)
 
     shape = (len(SETS), len(sizes), len(methods))
     group = np.ravel_multi_index((sets, size, method), shape)
-    order = _row_order(group, columns["replication"], columns["member"], columns["level_index"])
+    within = (columns[name] for name in ("replication", "member", "level_index", "attempt"))
+    order = _row_order(group, *within)
     group = group[order]
     starts = np.flatnonzero(np.diff(group, prepend=-1))
     cells = {}
@@ -166,7 +173,7 @@ def read_cells(episodes: pa.Table) -> dict[CellKey, Cell]:
 def matrix(
     episodes: pa.Table, set: str, num_train_levels: int, method: str, outcome: str
 ) -> np.ndarray:
-    """Whether each level ended in `outcome`: float64[R, L], 0 or 1, a mean over members if any.
+    """Whether each level ended in `outcome`: float64[R, L], a mean over members and attempts if any.
 
     Replications ascend, levels are in order of level_index.
 
@@ -198,7 +205,8 @@ def rates(episodes: pa.Table) -> pa.Table:
 def agent_rates(episodes: pa.Table) -> pa.Table:
     """How each policy did: one row per set, number of training levels, replication, method, member.
 
-    Intervals are Wilson's, 95%: they speak of new levels for this agent, not of new agents.
+    Intervals are Wilson's, 95%: they speak of new levels for this agent, not of new agents; where a
+    level was played more than once, of new episodes on the same levels.
     """
     rows = [
         _agent_row(key, cell, replication, member)
@@ -254,7 +262,7 @@ def check_paired(cell: Cell, other: Cell) -> None:
 
 
 def _rates_row(key: CellKey, cell: Cell) -> dict[str, Any]:
-    num_replications, num_members, num_levels = cell.outcome.shape
+    num_replications, num_members, num_levels, _ = cell.outcome.shape
     row: dict[str, Any] = key._asdict() | {
         "num_replications": num_replications,
         "num_members": None if (cell.members == -1).all() else num_members,
@@ -276,9 +284,9 @@ def _rates_row(key: CellKey, cell: Cell) -> dict[str, Any]:
 
 
 def _agent_row(key: CellKey, cell: Cell, replication: int, member: int) -> dict[str, Any]:
-    ends = np.bincount(cell.outcome[replication, member], minlength=len(OUTCOMES))
+    ends = np.bincount(cell.outcome[replication, member].ravel(), minlength=len(OUTCOMES))
     solved, catastrophes, timeouts, failed = ends.tolist()
-    num_episodes = cell.outcome.shape[2]
+    num_episodes = cell.outcome[replication, member].size
     row: dict[str, Any] = key._asdict() | {
         "replication": int(cell.replications[replication]),
         "member": int(cell.members[replication, member]),
@@ -321,18 +329,19 @@ def _spread(name: str, estimate: str, interval: Interval) -> dict[str, float]:
 
 
 def _cell(key: CellKey, columns: Mapping[str, np.ndarray]) -> Cell:
-    """One cell from its columns, whose rows are in order of replication, member and level_index."""
+    """One cell from its columns, in order of replication, member, level_index and attempt."""
     replication, member = columns["replication"], columns["member"]
     changed = (np.diff(replication) != 0) | (np.diff(member) != 0)
     starts = np.concatenate(([0], np.flatnonzero(changed) + 1))  # of each policy's rows
-    num_levels = _check_levels(key, columns, starts)
+    num_attempts = int(columns["attempt"].max()) + 1
+    num_levels = _check_levels(key, columns, starts, num_attempts)
     replications, num_members = np.unique(replication[starts], return_counts=True)
     if len(np.unique(num_members)) > 1:
         raise ValueError(
             f"replications of {_name(key)} must have equally many members, got "
             f"{dict(zip(replications.tolist(), num_members.tolist(), strict=True))}"
         )
-    shape = (len(replications), int(num_members[0]), num_levels)
+    shape = (len(replications), int(num_members[0]), num_levels, num_attempts)
     return Cell(
         replications=replications.astype(np.int64),
         members=member[starts].reshape(shape[:2]).astype(np.int64),
@@ -346,37 +355,41 @@ def _cell(key: CellKey, columns: Mapping[str, np.ndarray]) -> Cell:
     )
 
 
-def _check_levels(key: CellKey, columns: Mapping[str, np.ndarray], starts: np.ndarray) -> int:
+def _check_levels(
+    key: CellKey, columns: Mapping[str, np.ndarray], starts: np.ndarray, num_attempts: int
+) -> int:
     """The number of levels, the same for every policy; raises where one is missing or repeated."""
-    index = columns["level_index"]
+    index, attempt = columns["level_index"].astype(np.int64), columns["attempt"]
     levels = np.unique(index)
-    if index.size == len(starts) * len(levels):
-        by_policy = index.reshape(len(starts), len(levels))
-        if (by_policy == levels).all():
+    places = (levels[:, None] * num_attempts + np.arange(num_attempts)).ravel()
+    own_places = index * num_attempts + attempt
+    if index.size == len(starts) * len(places):
+        if (own_places.reshape(len(starts), len(places)) == places).all():
             return len(levels)
-    for start, own in zip(starts, np.split(index, starts[1:]), strict=True):
+    for start, own in zip(starts, np.split(own_places, starts[1:]), strict=True):
         found, times = np.unique(own, return_counts=True)
-        missing = np.setdiff1d(levels, found).tolist()
-        repeated = found[times > 1].tolist()
+        missing = (np.setdiff1d(places, found) // num_attempts).tolist()
+        repeated = (found[times > 1] // num_attempts).tolist()
         if missing or repeated:
+            often = "once" if num_attempts == 1 else f"{num_attempts} times, each attempt once"
             raise ValueError(
                 f"{_name(key)}, replication {columns['replication'][start]}, "
-                f"member {columns['member'][start]}: every level_index must come once, "
+                f"member {columns['member'][start]}: every level_index must come {often}, "
                 f"missing {missing[:5]} ({len(missing)}), duplicated {repeated[:5]} "
                 f"({len(repeated)})"
             )
-    raise AssertionError("rows are not in order of replication, member and level_index")
+    raise AssertionError("rows are not in order of replication, member, level_index and attempt")
 
 
 def _level_ids(key: CellKey, ids: np.ndarray) -> np.ndarray:
-    """[R, M, L] -> [R, L]; members share their levels, and so do replications of the test set."""
-    if not (ids == ids[:, :1]).all():
+    """[R, M, L, A] -> [R, L]; members share levels, and so do replications of the test set."""
+    if not (ids == ids[:, :1, :, :1]).all():
         raise ValueError(f"members of {_name(key)} were run on different levels: level_id differs")
     if key.set == "test" and not (ids == ids[:1]).all():
         raise ValueError(
             f"replications of {_name(key)} were run on different levels: level_id differs"
         )
-    return ids[:, 0]
+    return ids[:, 0, :, 0]
 
 
 def _row_order(*keys: np.ndarray) -> np.ndarray:

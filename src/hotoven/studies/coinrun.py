@@ -62,7 +62,7 @@ from hotoven.studies.parts import (
     watched_size,
     write_levels,
 )
-from hotoven.types import CATASTROPHE, OUTCOMES, LevelSet, Net, PyTree, Trace
+from hotoven.types import CATASTROPHE, OUTCOMES, AgentOutput, LevelSet, Net, PyTree, Trace
 from hotoven.watch import Watched
 
 DEALT: Final = 2048  # levels dealt to each set, of which it keeps as many as it needs
@@ -70,10 +70,7 @@ CHANCES: Final = (0.01, 0.03, 0.1)  # of a request in a step, where the planner 
 WAYS_OF_HELP: Final = (*HELPERS, AT_RANDOM)
 PREDICTED: Final = ("random_step", "mean")  # ways of acting whose danger is predicted, as the post
 WATCHED: Final = "mean"  # the way of acting that asks for help
-# Actions from 9 on do what doing nothing does.
-EFFECTIVE: Final = np.where(
-    np.arange(CoinRun.num_actions) < NUM_MOVES, np.arange(CoinRun.num_actions), NOTHING
-)
+MOVES: Final = np.arange(NUM_MOVES)  # the actions that differ: from 9 on all do nothing
 # What a run holds, in the order in which it is made.
 TABLES: Final = (
     *("episodes", "steps", "rates", "agent_rates", "differences", "coherence", "help"),
@@ -213,12 +210,12 @@ class Players(NamedTuple):
 
     member: Net
     danger: Net
-    apply: Callable[[PyTree, jax.Array], Any]  # (a member's params, obs) -> AgentOutput
+    apply: Callable[[PyTree, jax.Array], Any]  # (a member's params, obs) -> AgentOutput, of MOVES
     probe: Callable[..., Any]  # (members, danger, state, obs) -> Probes
 
 
 class Probes(NamedTuple):
-    """What is recorded of every step besides the decision, from before its action."""
+    """What is recorded of every step besides the decision, from before its action; A are MOVES."""
 
     values: jax.Array  # float32[M]
     probabilities: jax.Array  # float32[M, A]
@@ -328,14 +325,22 @@ def load_ensemble(study: CoinRunStudy, players: Players, path: Path, size: int) 
 
 
 def make_players(study: CoinRunStudy) -> Players:
-    """The networks of the study and what is made of them."""
+    """The networks of the study and what is made of them.
+
+    An agent's seven ways to do nothing are one action: counted apart, they would make it look
+    undecided, split its votes, and change its mind without a change.
+    """
     member = make_net(study.ppo, study.env)
     danger = make_danger(study.danger, study.env).net
-    apply = partial(output, member)
+
+    def apply(params: PyTree, obs: jax.Array) -> AgentOutput:
+        said = output(member, params, obs)
+        moves, others = said.preferences[..., :NUM_MOVES], said.preferences[..., NUM_MOVES:]
+        return AgentOutput(moves.at[..., NOTHING].add(others.sum(axis=-1)), said.value)
 
     def probe(members: PyTree, classifier: PyTree, state: PyTree, obs: jax.Array) -> Probes:
         said = outputs(apply, members, obs)
-        catastrophe = jax.nn.sigmoid(danger.apply(classifier, obs))
+        catastrophe = jax.nn.sigmoid(danger.apply(classifier, obs))[:NUM_MOVES]
         return Probes(
             said.value,
             said.preferences,
@@ -396,7 +401,6 @@ def watched(
         help_steps=study.help_steps,
         preferences="probabilities of actions",
         actions=CoinRun.action_names[:NUM_MOVES],
-        group=EFFECTIVE,
     )
 
 
@@ -417,11 +421,8 @@ def _promise_row(source: Path, size: int, promise: float | None) -> dict[str, An
 
 
 def _said(players: Players, members: PyTree, danger: PyTree, state: PyTree, obs: PyTree) -> Said:
-    """What is shown of a state: actions that do nothing are one."""
     told = players.probe(members, danger, state, obs)
-    shares = jnp.zeros((told.probabilities.shape[0], NUM_MOVES))
-    shares = shares.at[:, EFFECTIVE].add(told.probabilities)
-    return Said(told.values, shares, told.dangers[:NUM_MOVES])
+    return Said(told.values, told.probabilities, told.dangers)
 
 
 def _about(study: CoinRunStudy, size: int) -> dict[str, Any]:
@@ -517,7 +518,7 @@ def _play_one(
 ) -> None:
     """Everything that the agents of one size play alone: the tables of its part but for help."""
     acting = policies(ensemble.members, players.apply, study.hold, study.margin)
-    seen, num_seen = _training_levels(study, sets.train, size)
+    seen, num_seen = _training_levels(study, sets.train, size), _num_played(study, size)
     always = {"test": sets.test, "train": seen}
     others = {name: getattr(sets, name) for name in ("validation", "calibration", "shifted")}
     record = _make_recorder(study, players, ensemble, size)
@@ -586,14 +587,19 @@ def _make_recorder(
     return record
 
 
-def _training_levels(study: CoinRunStudy, seen: LevelSet, size: int) -> tuple[LevelSet, int]:
-    """Training levels repeated up to a number that is the same for every size, and how many differ.
+def _training_levels(study: CoinRunStudy, seen: LevelSet, size: int) -> LevelSet:
+    """Training levels, repeated up to a number that is the same for every size.
 
-    One compiled program plays them all; the repeats are not counted.
+    One compiled program plays them all. Policies draw their actions, so no two attempts at a level
+    are alike; what is left over of a last round that is not whole is not counted.
     """
-    num_seen = min(size, study.num_train_levels_played)
     num_room = min(study.sizes[-1], study.num_train_levels_played)
-    return levels.take(seen, np.resize(np.arange(num_seen), num_room)), num_seen
+    return levels.take(seen, np.resize(np.arange(_num_played(study, size)), num_room))
+
+
+def _num_played(study: CoinRunStudy, size: int) -> int:
+    """How many training levels are played, of the agents of `size`."""
+    return min(size, study.num_train_levels_played)
 
 
 def _ends(trace: Trace) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -614,14 +620,17 @@ def _died(trace: Trace) -> np.ndarray:
 
 
 def _episode_rows(
-    study: CoinRunStudy, where: dict[str, Any], played: LevelSet, trace: Trace, count: int
+    study: CoinRunStudy, where: dict[str, Any], played: LevelSet, trace: Trace, num_levels: int
 ) -> dict[str, Any]:
-    """The rows of episodes.parquet of the first `count` levels."""
+    """The rows of episodes.parquet of that many levels, one after the other, and then again."""
+    count = len(played) // num_levels * num_levels
+    attempt, level = np.divmod(np.arange(count, dtype=np.int32), np.int32(num_levels))
     num_steps, outcome, cause = (leaf[:count] for leaf in _ends(trace))
     return {
         **repeat(where, count),
-        "level_index": np.arange(count, dtype=np.int32),
+        "level_index": level,
         "level_id": played.ids[:count],
+        "attempt": attempt.astype(np.int16),
         "outcome": np.array(OUTCOMES)[outcome],
         "cause": np.array(study.env.causes)[cause],
         "length": num_steps.astype(np.int32),
@@ -638,8 +647,8 @@ def _coherence_rows(where: dict[str, Any], played: LevelSet, trace: Trace) -> di
         _num_steps(trace),
         _died(trace),
         trace.probes.supported,
-        EFFECTIVE,
-        EFFECTIVE // 3,  # left, neither, right
+        MOVES,
+        MOVES // 3,  # left, neither, right
         trace.probes.probabilities,
     )
     count = len(played)
@@ -713,23 +722,19 @@ def _member_rows(
 ) -> dict[str, Any]:
     """What each member said at the steps of the first levels, as rows of members.parquet.
 
-    `probabilities` holds the members' one after another, each of the actions that differ; doing
-    nothing has what all actions that do nothing have together. What is only looked at is float16.
+    `probabilities` holds the members' one after another. What is only looked at is float16.
     """
     values, probabilities, dangers, *_ = trace.probes
     level, step = np.nonzero(np.asarray(trace.valid)[: study.num_inspected_levels])
-    same = np.eye(NUM_MOVES, dtype=np.float32)[EFFECTIVE]  # [A, actions that differ]
-    shares = np.asarray(probabilities)[level, step] @ same  # [steps, M, actions that differ]
+    shares = np.asarray(probabilities)[level, step]  # [steps, M, A]
     return {
         **repeat(where, len(level)),
         "level_index": level.astype(np.int32),
         "level_id": played.ids[level],
         "step": step.astype(np.int16),
         "values": np.asarray(values)[level, step],
-        "probabilities": shares.reshape(len(level), same.shape[1] * study.num_members).astype(
-            np.float16
-        ),
-        "dangers": np.asarray(dangers)[level, step, :NUM_MOVES].astype(np.float16),
+        "probabilities": shares.reshape(len(level), -1).astype(np.float16),
+        "dangers": np.asarray(dangers)[level, step].astype(np.float16),
     }
 
 

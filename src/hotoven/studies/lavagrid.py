@@ -391,7 +391,6 @@ def watched(
         help_steps=HELP_STEPS,
         preferences="Q-values of actions",
         actions=study.env.action_names,
-        group=np.arange(study.env.num_actions),
     )
 
 
