@@ -328,7 +328,7 @@ def findings_block(root: Path) -> str:
 def coinrun_block(root: Path) -> str:
     """The findings of the stored CoinRun runs, with what their agents reached in training."""
     parts = []
-    for preset, study in coinrun_study.PRESETS.items():
+    for preset in coinrun_study.PRESETS:
         folder = root / "results" / f"coinrun-{preset}"
         if not (folder / "findings.json").exists():
             continue
@@ -336,7 +336,9 @@ def coinrun_block(root: Path) -> str:
         link = f"[results/{folder.name}](../results/{folder.name})"
         parts.append(f"Preset `{preset}`, stored in {link}{_made_on(folder)}.\n\n{table}")
         rates = read_table(folder / "rates.parquet").to_pylist()
-        parts.append(beside_coinrun(rates, _DERIVED["ppo steps"](study)))
+        ppo = json.loads((folder / "run.json").read_text())["config"]["settings"]["ppo"]
+        num_steps = ppo["num_iterations"] * ppo["num_envs"] * ppo["num_steps"]
+        parts.append(beside_coinrun(rates, num_steps))
         parts += [
             f"![{words}](../{path.relative_to(root).as_posix()})"
             for name, words in COINRUN_FIGURES.items()

@@ -10,6 +10,7 @@ import numpy as np
 from jax.tree_util import Partial
 
 from hotoven.envs.coinrun.env import CoinRun
+from hotoven.envs.coinrun.planner import NUM_MOVES
 from hotoven.envs.lavagrid import LavaGrid
 from hotoven.evaluation import scores
 from hotoven.evaluation.live import Said
@@ -50,10 +51,15 @@ class Scripted:
         return memory + 1, told
 
 
-def said(us: jax.Array, state: Any, obs: jax.Array) -> Said:
+def said(us: jax.Array, dangers: jax.Array, state: Any, obs: jax.Array) -> Said:
     """Two members that agree, and whose U at each step is known."""
     u = us[jnp.minimum(state.num_steps, len(us) - 1)]
-    return Said(jnp.stack([-u, -u]), jnp.zeros((2, 4)), jnp.array([0.0, 0.1, 0.9, 0.2]))
+    return Said(jnp.stack([-u, -u]), jnp.zeros((2, len(dangers))), dangers)
+
+
+def probe(us: list[float], num_actions: int) -> Partial:
+    dangers = jnp.resize(jnp.array([0.0, 0.1, 0.9, 0.2]), num_actions)
+    return Partial(said, jnp.array([*us, *us[-1:] * (40 - len(us))], jnp.float32), dangers)
 
 
 def watched(actions: list[int], us: list[float], threshold: float = 0.5, count: int = 2) -> Watched:
@@ -62,7 +68,7 @@ def watched(actions: list[int], us: list[float], threshold: float = 0.5, count: 
         painter=LavaGrid(),
         levels=make_levels(LavaGrid(), np.zeros(count, np.int64)),
         policy=Scripted(jnp.array([*actions, *[RIGHT] * (40 - len(actions))], jnp.int32)),
-        probe=Partial(said, jnp.array([*us, *us[-1:] * (40 - len(us))], jnp.float32)),
+        probe=probe(us, 4),
         key=KEY,
         coefficients=scores.WITH_STD,
         threshold=threshold,
@@ -83,7 +89,8 @@ def coinrun(us: list[float]) -> Watched:
         painter=replace(env, paint_velocity=False),
         levels=make_levels(env, np.array([7, 8])),
         policy=Scripted(actions),
-        actions=CoinRun.action_names[:4],
+        probe=probe(us, NUM_MOVES),
+        actions=CoinRun.action_names[:NUM_MOVES],
     )
 
 

@@ -3,8 +3,8 @@
 Reads `episodes.parquet` as a table (one row per policy, level and attempt) and returns tables. Runs
 no episode and judges no claim: see `rollout` and `findings`. Rates are shares from 0 to 1.
 
-Axes: R replications, M members (1 for a method that acts as one), L levels, A attempts at each level
-(1 where no policy draws its actions).
+Axes: R replications, M members (1 for a method that acts as one), L levels, A attempts at each
+level (1 where no policy draws its actions).
 """
 
 from collections.abc import Mapping
@@ -140,9 +140,9 @@ def read_cells(episodes: pa.Table) -> dict[CellKey, Cell]:
     differ from one replication to the next. Without a column `attempt` every level was played once.
 
     Raises:
-      ValueError: an unknown word or an absent value in a column that is read; a level, or an attempt
-        at one, missing or duplicated for some (replication, member); replications of unequal numbers
-        of members.
+      ValueError: an unknown word or an absent value in a column that is read; a level, or an
+        attempt at one, missing or duplicated for some (replication, member); replications of
+        unequal numbers of members.
     """
     if episodes.num_rows == 0:
         return {}
@@ -173,7 +173,7 @@ def read_cells(episodes: pa.Table) -> dict[CellKey, Cell]:
 def matrix(
     episodes: pa.Table, set: str, num_train_levels: int, method: str, outcome: str
 ) -> np.ndarray:
-    """Whether each level ended in `outcome`: float64[R, L], a mean over members and attempts if any.
+    """Whether each level ended in `outcome`: float64[R, L], a mean over members and attempts.
 
     Replications ascend, levels are in order of level_index.
 
@@ -363,9 +363,9 @@ def _check_levels(
     levels = np.unique(index)
     places = (levels[:, None] * num_attempts + np.arange(num_attempts)).ravel()
     own_places = index * num_attempts + attempt
-    if index.size == len(starts) * len(places):
-        if (own_places.reshape(len(starts), len(places)) == places).all():
-            return len(levels)
+    whole = index.size == len(starts) * len(places)
+    if whole and (own_places.reshape(len(starts), len(places)) == places).all():
+        return len(levels)
     for start, own in zip(starts, np.split(own_places, starts[1:]), strict=True):
         found, times = np.unique(own, return_counts=True)
         missing = (np.setdiff1d(places, found) // num_attempts).tolist()

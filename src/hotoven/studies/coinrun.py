@@ -158,15 +158,15 @@ _QUICK = CoinRunStudy(
     ppo=PPOConfig(
         net="mlp",
         hidden=(128,),
-        learning_rate=1e-3,
+        learning_rate=2e-3,
         learning_rate_end=0.1,
         gamma=0.99,
         entropy_weight_end=0.0,
         num_envs=64,
         num_steps=128,
         num_minibatches=8,
-        num_epochs=3,
-        num_iterations=240,
+        num_epochs=1,
+        num_iterations=500,
     ),
     danger=DangerConfig(filters=(), hidden=(64,), pool=False),
 )
