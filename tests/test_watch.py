@@ -18,7 +18,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-from jax.tree_util import Partial
 
 from hotoven import cli, runs
 from hotoven.account import INTERVENTIONS, PLAYS
@@ -48,7 +47,7 @@ from watching import (
     coinrun,
     do,
     press,
-    said,
+    probe,
     steps,
     watched,
 )
@@ -207,6 +206,7 @@ def test_the_same_level_is_told_with_help_and_without(begin):
         "Without it: 1 catastrophe on the same 1 level.",
         "Requests for help: 1.",
         "You took 5 of 5 steps.",
+        "For other levels end the command and begin it with --first-level 1.",
     ]
     (row,) = summary["rows"]
     assert row["ends"] == ["solved: goal", "died: lava"]
@@ -268,7 +268,7 @@ def test_without_means_the_episodes_of_evaluation_whatever_the_person_does(begin
 @pytest.mark.parametrize("budget", [None, 2])
 def test_a_person_who_answers_as_a_helper_gets_what_the_helper_gets(begin, budget):
     what = drawing(0.5)
-    what = what._replace(probe=Partial(said, jnp.array([0.0, 0.0, 1.0, 0.0, 1.0, 0.0, 0.0, 1.0])))
+    what = what._replace(probe=probe([0.0, 0.0, 1.0, 0.0, 1.0, 0.0, 0.0, 1.0], 4))
     what = what._replace(levels=take(what.levels, slice(0, 6)))
     watch = begin(what, num_levels=6, help_steps=2, budget=budget)
     while watch.phase != "summary":
@@ -503,12 +503,30 @@ def test_a_recorded_play_takes_an_agent_that_would_die_to_the_goal(begin, tmp_pa
     env, agent = LavaGrid(), Scripted(jnp.array([LEFT, RIGHT, DOWN], jnp.int32))
     levels = make_levels(env, np.array([0, 1]))
     helped = partial(
-        play_with_help, env, agent, levels.levels, KEY, Partial(said, jnp.array([1.0])), value,
+        play_with_help, env, agent, levels.levels, KEY, probe([1.0], 4), value,
         np.array([0.5, INF]), recorded_helper(env, plays),
     )  # fmt: skip
     outcome = helped(3).outcome
     assert outcome[:, 0].tolist() == [1, 2]  # the goal with the helper, the lava without
     assert helped(1).length[0, 0] == 5  # asked step by step it knows where on the way it is
+
+
+def test_the_example_of_a_recorded_helper_in_the_docs_works(begin, tmp_path):
+    record(begin, TO_THE_GOAL)
+    page = (ROOT / "docs" / "watch.md").read_text()
+    (example,) = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    names = {
+        "env": LavaGrid(),
+        "run": tmp_path,
+        "policy": Scripted(jnp.array([LEFT, RIGHT, DOWN], jnp.int32)),
+        "levels": make_levels(LavaGrid(), np.array([0, 1])).levels,
+        "key": KEY,
+        "probe": probe([1.0], 4),
+        "score": value,
+        "thresholds": np.array([0.5, INF]),
+    }
+    exec(example, names)
+    assert names["helped"].outcome[:, 0].tolist() == [1, 2]
 
 
 def test_a_recorded_helper_follows_the_nearest_recorded_state_and_stands_still_elsewhere(

@@ -588,7 +588,12 @@ class Watch:
 
     def _summary(self) -> Mapping[str, Any]:
         requests = self._requests() if self._agent_plays else None
-        return summary(self.env, self.results, requests)
+        told = summary(self.env, self.results, requests)
+        following = self.levels[-1] + 1
+        if following == len(self.watched.levels):
+            return told
+        again = f"For other levels end the command and begin it with --first-level {following}."
+        return {**told, "lines": [*told["lines"], again]}
 
 
 def _chosen(watched: Watched, settings: Settings) -> list[int]:

@@ -317,6 +317,7 @@ def test_axe_finds_nothing_serious(page, show, scheme):
     assert serious(page) == []
     press(page, "n")
     expect(page.locator("#summary")).to_be_visible()
+    expect(page.locator("#keyboard")).to_be_hidden()  # there is nothing left to press
     assert serious(page) == []
 
 

@@ -26,7 +26,7 @@ function cell(kind, text, attributes = {}) {
 
 function showSummary(summary) {
   at("summary").hidden = !summary;
-  for (const name of ["picture", "controls"]) at(name).hidden = Boolean(summary);
+  for (const name of ["picture", "controls", "keyboard"]) at(name).hidden = Boolean(summary);
   at("said").hidden = Boolean(summary) || told.mode !== "watch";
   if (!summary) return;
   const helps = told.mode === "watch";

@@ -308,7 +308,7 @@ def _timeline_title(watched: Watch, place: int, episode: Episode) -> str:
     return (
         f"{who}, unseen level {episode.level_index}: {why}\n"
         f"alarm: {SCORE}, where at most {watched.promised:.0%} of catastrophes may come without "
-        f"{watched.min_lead} steps of warning"
+        f"{watched.min_lead} steps of warning; any earlier alarm counts, whatever it was for"
     )
 
 

@@ -640,6 +640,8 @@ def _promises(path: Path) -> list[dict[str, Any]]:
     kept = ("num_train_levels", "acting", "score", "rule", "promised", "threshold")
     rows = read_table(source, (*kept, "set", "vacuous")).to_pylist()
     with as_written(source):
+        if any(math.isnan(row["threshold"]) for row in rows):
+            raise ValueError("threshold must be a number in every row")
         return [
             {name: row[name] for name in kept}
             for row in rows

@@ -16,7 +16,8 @@ export function scoreOf(opened, name) {
   return opened.made.get(name);
 }
 
-function weighed({ mu, sigma }, [alpha, beta]) {
+// A score that these agents do not have is no number: it is not drawn and raises no alarm.
+function weighed({ mu, sigma }, [alpha, beta] = [NaN, NaN]) {
   const [a, b] = [Math.fround(alpha), Math.fround(beta)];
   return mu.map((value, step) => Math.fround(a * value) + Math.fround(b * sigma[step]));
 }
