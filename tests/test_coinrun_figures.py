@@ -7,7 +7,7 @@ import pytest
 
 from coinrun_tables import ENV, all_tables, level_set
 from hotoven.evaluation.coherence import MEASURES
-from hotoven.evaluation.coinrun_findings import Missing
+from hotoven.evaluation.coinrun_rows import Missing
 from hotoven.mechanisms.acting import ACTING
 from hotoven.report import coinrun_figures
 from hotoven.report.coinrun_figures import (

@@ -21,7 +21,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from hotoven.envs.coinrun.env import CoinRun
-from hotoven.evaluation.coinrun_findings import (
+from hotoven.evaluation.coinrun_rows import (
     SCORE,
     Missing,
     Tables,

@@ -18,7 +18,7 @@ from matplotlib.patches import Patch
 
 from hotoven.envs.coinrun.env import CoinRun
 from hotoven.evaluation.alarms import Alarms, alarms
-from hotoven.evaluation.coinrun_findings import SCORE, Missing, Tables, all_sizes, rows_of
+from hotoven.evaluation.coinrun_rows import SCORE, Missing, Tables, all_sizes, rows_of
 from hotoven.evaluation.knowing import Recorded, read_recorded, score_of
 from hotoven.report.animate import (
     Episode,
