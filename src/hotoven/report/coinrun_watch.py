@@ -1,7 +1,7 @@
 """One agent under watch: its alarms in recorded episodes, as a timeline and as a film.
 
 Which threshold raises the alarms and which episode is shown follow by rule from the tables of a
-run. Figures of rates and of AUC are in `coinrun_figures`.
+run. Figures of rates and of AUC are those of `coinrun_figures`.
 """
 
 from dataclasses import replace
