@@ -7,25 +7,25 @@ import pytest
 
 from coinrun_tables import ENV, all_tables, level_set
 from hotoven.evaluation.coherence import MEASURES
-from hotoven.evaluation.coinrun_findings import Missing
+from hotoven.evaluation.coinrun_rows import Missing
 from hotoven.mechanisms.acting import ACTING
 from hotoven.report import coinrun_figures
-from hotoven.report.coinrun_figures import (
-    ACTING_LOOKS,
-    FIGURES,
-    TIMELINE,
-    alarms_figure,
-    auc_figure,
+from hotoven.report.coinrun_behaviour_figures import (
     cause_shares,
     causes_figure,
     coherence_figure,
     outcomes_figure,
+)
+from hotoven.report.coinrun_figures import FIGURES, TIMELINE, write_figures
+from hotoven.report.coinrun_help_figures import risk_coverage_figure
+from hotoven.report.coinrun_knowing_figures import (
+    alarms_figure,
+    auc_figure,
     precision_figure,
     promises_figure,
-    risk_coverage_figure,
     roc_figure,
-    write_figures,
 )
+from hotoven.report.coinrun_looks import ACTING_LOOKS
 from hotoven.report.style import figure_bytes
 
 

@@ -11,14 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hotoven.evaluation.bootstrap import Interval, wilson
-from hotoven.evaluation.coinrun_findings import (
-    coinrun_findings,
-    compared_sizes,
-    no_reduction,
-    promise_excess,
-    reduction,
-    unpaired_difference,
-)
+from hotoven.evaluation.coinrun_findings import coinrun_findings
+from hotoven.evaluation.coinrun_knowing_claims import promise_excess
+from hotoven.evaluation.coinrun_rows import compared_sizes
+from hotoven.evaluation.coinrun_verdicts import no_reduction, reduction, unpaired_difference
 from hotoven.evaluation.findings import to_json, to_markdown
 from hotoven.evaluation.promise import conformal_threshold, measured
 

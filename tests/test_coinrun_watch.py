@@ -7,7 +7,7 @@ from PIL import Image
 
 from coinrun_tables import ENV, all_tables, level_set
 from hotoven.evaluation.alarms import alarms
-from hotoven.evaluation.coinrun_findings import Missing
+from hotoven.evaluation.coinrun_rows import Missing
 from hotoven.evaluation.knowing import Recorded
 from hotoven.report import coinrun_watch
 from hotoven.report.animate import ALARM, MARKS

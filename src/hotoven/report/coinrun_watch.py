@@ -1,7 +1,7 @@
 """One agent under watch: its alarms in recorded episodes, as a timeline and as a film.
 
 Which threshold raises the alarms and which episode is shown follow by rule from the tables of a
-run. Figures of rates and of AUC are in `coinrun_figures`.
+run. Figures of rates and of AUC are those of `coinrun_figures`.
 """
 
 from dataclasses import replace
@@ -18,7 +18,7 @@ from matplotlib.patches import Patch
 
 from hotoven.envs.coinrun.env import CoinRun
 from hotoven.evaluation.alarms import Alarms, alarms
-from hotoven.evaluation.coinrun_findings import SCORE, Missing, Tables, all_sizes, rows_of
+from hotoven.evaluation.coinrun_rows import SCORE, Missing, Tables, all_sizes, rows_of
 from hotoven.evaluation.knowing import Recorded, read_recorded, score_of
 from hotoven.report.animate import (
     Episode,

@@ -1,6 +1,7 @@
 """How every figure looks, and what several of them draw: colours, axes of sizes, files.
 
-Knows no table and no study; what is drawn is in `figures` and `coinrun_figures`.
+Knows no table and no study; what is drawn is in `figures`, and in the modules that
+`coinrun_figures` names.
 """
 
 import io

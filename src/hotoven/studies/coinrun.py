@@ -28,7 +28,8 @@ from hotoven.envs.coinrun.helpers import HELPERS
 from hotoven.envs.coinrun.planner import NOTHING, NUM_MOVES
 from hotoven.evaluation import coherence, findings, head, knowing, outcomes, scores
 from hotoven.evaluation.alarms import peak_thresholds
-from hotoven.evaluation.coinrun_findings import AT_RANDOM, coinrun_findings
+from hotoven.evaluation.coinrun_findings import coinrun_findings
+from hotoven.evaluation.coinrun_help_claims import AT_RANDOM
 from hotoven.evaluation.help import Helped, Helper, Score, discrimination, play_with_help
 from hotoven.evaluation.live import Said
 from hotoven.evaluation.prediction import labels
