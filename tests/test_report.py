@@ -5,6 +5,7 @@ import gzip
 import hashlib
 import html.parser
 import json
+import math
 import re
 
 import jax
@@ -518,6 +519,11 @@ PAIR = '{"num_train_levels": 10, "acting": "mean", "window": 10, "alpha": %s, "b
             "coin",
             "promises.parquet",
             put("promises.parquet", "threshold", lambda values: [None] * len(values)),
+        ),
+        (
+            "coin",
+            "promises.parquet",
+            put("promises.parquet", "threshold", lambda values: [math.nan, *values[1:]]),
         ),
     ],
 )

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import re
+import shutil
 import time
 from dataclasses import replace
 
@@ -20,7 +21,7 @@ from hotoven.evaluation.alarms import alarm_table
 from hotoven.evaluation.knowing import read_recorded, score_of
 from hotoven.evaluation.scores import Coefficients
 from hotoven.report.page import write_report
-from hotoven.storage import read_table
+from hotoven.storage import read_json, read_table, write_json
 from report_runs import COINRUN, GRID, HOSTILE, INSPECTED, MIN_LEAD, make_run
 
 
@@ -271,6 +272,20 @@ def test_the_last_of_quick_changes_is_what_is_shown(at):
     expect(page.get_by_label("Agents", exact=True)).to_have_value("200/random_step")
 
 
+def test_a_policy_compared_without_the_chosen_score_raises_no_alarm(at, folder, tmp_path):
+    run = shutil.copytree(folder / "coin", tmp_path / "coin")
+    pairs = read_json(run / "chosen.json")
+    write_json(run / "chosen.json", [row for row in pairs if row["num_train_levels"] == 10])
+    write_report([run], tmp_path / "report.html")
+    address = "#run=coin&episode=10/mean/2&step=5&with=200/mean&score=best pair"
+    page = at(address, tmp_path / "report.html")
+    set_threshold(page, 0)
+    states = page.locator("#inspector .state")
+    expect(states.first).to_contain_text("alarm")
+    expect(states.nth(1)).to_contain_text("No alarm")
+    expect(states.nth(1)).to_contain_text("score \u2013")
+
+
 def test_the_list_turns_to_the_next_episode_and_has_what_is_missing_last(at):
     page = at("#run=coin&episode=10/mean/11")
     marked = page.locator("#alarms tr.picked .pick")
@@ -445,16 +460,20 @@ def test_a_script_that_is_not_the_pages_own_does_not_run(page, folder, complaint
 def test_axe_finds_nothing_serious(at, page, scheme, width, run):
     page.emulate_media(color_scheme=scheme)
     page.set_viewport_size({"width": width, "height": 800})
-    policy = "10/mean"
-    at(f"#run={run}&episode={policy}/2&step=3&with=200/mean")
+    at(f"#run={run}&episode=10/mean/2&step=3&with=200/mean")
     page.locator("details").evaluate_all("all => all.forEach((one) => { one.open = true; })")
-    found = Axe().run(page)
-    serious = [
+    assert not serious(page)
+    set_threshold(page, 0)  # an alarm in every step
+    expect(page.locator("#inspector .state").first).to_contain_text("alarm")
+    assert not serious(page)
+
+
+def serious(page):
+    return [
         (one["id"], [node["html"][:120] for node in one["nodes"]][:3])
-        for one in found.response["violations"]
+        for one in Axe().run(page).response["violations"]
         if one["impact"] in ("serious", "critical")
     ]
-    assert not serious
 
 
 @pytest.mark.parametrize("run", ["coin", "grid"])

@@ -321,6 +321,21 @@ def test_axe_finds_nothing_serious(page, show, scheme):
     assert serious(page) == []
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious_in_coinrun(page, show, scheme):
+    served = show(coinrun([0.0, 0.75]), num_levels=1)
+    page.emulate_media(color_scheme=scheme)
+    page.goto(served.site.address)
+    message(page, "Press P")
+    assert serious(page) == []
+    press(page, "p")
+    message(page, "Alarm")
+    assert serious(page) == []
+    press(page, "h")
+    message(page, "You have the keys")
+    assert serious(page) == []
+
+
 def serious(page: Page) -> list[str]:
     found = Axe().run(page).response["violations"]
     return [

@@ -1,4 +1,4 @@
-"""The claims of the post about CoinRun, and three beyond it, computed from a run's tables.
+"""The claims of the post about CoinRun, and some beyond it, computed from a run's tables.
 
 Source: Kenton, Filos, Evans & Gal 2019, "Poor generalization can be dangerous in RL!", from its
 second half on. Every claim has a rule that turns an interval into a verdict; where the tables
