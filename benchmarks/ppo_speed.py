@@ -22,6 +22,7 @@ def main() -> None:
     parser.add_argument("--envs", type=int, help="environments of each member")
     parser.add_argument("--steps", type=int, help="steps of each in an iteration")
     parser.add_argument("--minibatches", type=int, help="gradient steps of each epoch")
+    parser.add_argument("--epochs", type=int, help="times that steps are learned from")
     parser.add_argument("--rows", type=int, help="pictures at once; 0: a whole minibatch")
     chosen = parser.parse_args()
     use_every_core()
@@ -31,6 +32,7 @@ def main() -> None:
             "num_envs": chosen.envs,
             "num_steps": chosen.steps,
             "num_minibatches": chosen.minibatches,
+            "num_epochs": chosen.epochs,
         }
         config = replace(
             training.config, **{name: value for name, value in settings.items() if value}
