@@ -250,6 +250,7 @@ def test_same_key_same_bytes_and_other_key_other_agent():
         assert np.asarray(leaf[0]).tobytes() != np.asarray(leaf[1]).tobytes()
 
 
+@pytest.mark.long
 def test_training_compiles_once_per_distinct_chunk_length():
     config = replace(CONFIG, num_updates=40)  # 20 iterations
     plain = make_dqn(config, Probe())
