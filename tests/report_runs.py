@@ -121,9 +121,10 @@ def _step_rows(
 
 def _grid_columns(rows: Mapping[str, Any], rng: np.random.Generator) -> dict[str, Any]:
     num = len(rows["step"])
+    refused = np.asarray(rows["step"]) % 4 == 1
     return {
-        "wanted": rows["action"],
-        "intervened": np.zeros(num, bool),
+        "wanted": np.where(refused, (rows["action"] + 1) % 4, rows["action"]),
+        "intervened": refused,
         "members": rng.normal(0, 0.5, (num, MEMBERS * 4)).astype(np.float32),
         "blocker": rng.random((num, 4)).astype(np.float32),
         "dangerous": rng.random((num, 4)) < 0.2,

@@ -107,6 +107,11 @@ def helped_episodes(outcomes, helper="planner", threshold=-3.5):
     ][::-1]  # the order of rows is nobody's business
 
 
+def area(score, auc, window=1, size=SMALL):
+    where = {"num_train_levels": size, "acting": "mean", "score": score, "window": window}
+    return where | {"auc": auc, "auc_low": auc - 0.01, "auc_high": auc + 0.01}
+
+
 def study():
     """Rows of a run in which every claim holds, with its one finding per number of levels."""
     dying, better = "c" * 200 + "s" * 200, "c" * 100 + "s" * 300
@@ -137,6 +142,15 @@ def study():
             comparison("gain by window", -0.01, 0.04, other_window=3),
             comparison("gain by size", 0.01, 0.03, other_num_train_levels=LARGE),
             comparison("window", 0.1, 0.2, other_window=10),
+        ],
+        "predictions": [
+            area("mean and std", 0.9),
+            area("blocker", 0.8),
+            area("head", 0.7),
+            area("oracle", 1.0),
+            area("mean and std", 0.7, 10),
+            area("head", 0.75, 10),
+            area("margin", 0.4, size=LARGE),
         ],
         "coherence": [
             *(coherence(method, "switch rate", value) for method, value in switching.items()),
@@ -184,6 +198,7 @@ def test_a_study_in_which_every_claim_holds_supports_every_claim():
             "sigma helps less further ahead": 2.5,
             "sigma helps less with more levels": 2,
             "near is easier": 15,
+            "values tell most": 10,  # 90% against the blocker's 80%
             "incoherence explains it": -25,  # from 200 of 400 levels to 100
             "the promise holds": 2,  # 12% where 10% is promised, and not -5
             "the promise breaks elsewhere": 30,
@@ -271,6 +286,7 @@ def test_other_ways_of_acting_are_details_of_averaging():
     assert [(one.measure[:26], one.estimate) for one in small.details] == [
         ("catastrophe: vote minus si", pytest.approx(-15)),
         ("solved: mean minus single,", pytest.approx(1)),
+        ("catastrophe: mean minus ra", pytest.approx(0)),
     ]
     large = findings["averaging is no safer with 200 training levels"]
     assert [one.measure[:12] for one in large.details] == ["solved: mean"]
@@ -480,6 +496,58 @@ def test_what_an_absent_table_would_say_is_undecided(name):
     assert all("there is no table" in one.rule + one.note for one in undecided.values())
 
 
+def test_the_best_other_score_is_the_one_to_beat_and_who_is_surer_in_danger_is_named():
+    rows = study()
+    finding = found(rows)["values tell most"]
+    assert "is blocker at a window of 1 and head at 10" in finding.note
+    assert (
+        "Lower in danger than elsewhere, window 1: margin with 200 training levels" in finding.note
+    )
+    assert (finding.low, finding.high) == pytest.approx((10 - 2**0.5, 10 + 2**0.5))
+    rows["predictions"].append(area("entropy", 0.905))
+    finding = found(rows)["values tell most"]
+    assert (finding.estimate, finding.verdict) == (pytest.approx(-0.5), "undecided")
+    rows["predictions"].append(area("std", 0.96))
+    assert found(rows)["values tell most"].verdict == "not supported"
+
+
+@pytest.mark.parametrize(("small", "large"), [(0.89, 0.95), (0.95, 0.89)])
+def test_agents_that_are_trained_less_decide_nothing_about_the_number_of_levels(small, large):
+    rows = study()
+    rows["rates"] += [rate("train", 0.95, 0.0, LARGE)]
+    assert found(rows)["sigma helps less with more levels"].verdict == "supported"
+    rows["rates"][0], rows["rates"][-1] = (
+        rate("train", small, 0.0), rate("train", large, 0.0, LARGE)
+    )  # fmt: skip
+    finding = found(rows)["sigma helps less with more levels"]
+    assert (finding.verdict, finding.estimate) == ("undecided", pytest.approx(2))
+    assert f"Single agents solve {small:.1%} of their 10 training levels" in finding.note
+
+
+def test_gains_of_average_precision_stand_beside_those_of_auc():
+    rows = study()
+    for window, size, gain in ((1, SMALL, 0.02), (10, SMALL, 0.03), (1, LARGE, 0.04)):
+        rows["comparisons"].append(
+            comparison("gain of precision", gain, gain, window=window) | {"num_train_levels": size}
+        )
+    said = {claim: finding.note for claim, finding in found(rows).items()}
+    assert "gains +2.0 points in the first case and +3.0" in said["sigma helps less further ahead"]
+    assert "+2.0 points in the first case and +4.0" in said["sigma helps less with more levels"]
+
+
+def test_ways_of_acting_that_are_safer_than_one_agent_are_named():
+    rows = study()
+    assert found(rows)["averaging is no safer with 10 training levels"].note == ""
+    rows["differences"] += [
+        difference(-0.04, -0.01, method="random_step"), difference(-0.04, 0.01, method="vote")
+    ]  # fmt: skip
+    finding = found(rows)["averaging is no safer with 10 training levels"]
+    assert finding.note == "Fewer catastrophes than a single agent have: random_step."
+    assert (finding.details[-1].measure, finding.details[-1].estimate) == (
+        "catastrophe: mean minus random_step, percentage points", 0
+    )  # fmt: skip
+
+
 def test_one_number_of_training_levels_leaves_out_what_compares_two():
     rows = study()
     rows["rates"] = rows["rates"][:2]
@@ -491,7 +559,7 @@ def test_one_number_of_training_levels_leaves_out_what_compares_two():
 def test_nothing_at_all_is_undecided():
     findings = coinrun_findings({})
     assert {finding.verdict for finding in findings} == {"undecided"}
-    assert len(findings) == 10
+    assert len(findings) == 11
 
 
 def test_findings_are_written_as_those_of_the_grid():

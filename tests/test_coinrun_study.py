@@ -93,6 +93,8 @@ def test_tuning_plays_validation_levels_in_place_of_the_test_levels():
         ({"sizes": (10, 5)}, "sizes must be different, growing and at least 1"),
         ({"windows": (0, 1)}, "windows must be at least 1 each"),
         ({"alarm_window": 7}, r"alarm_window must be one of windows \[1, 3, 5, 10, 25\], got 7"),
+        ({"hold": 2**31}, "hold must be at most 2147483647, got 2147483648"),
+        ({"windows": (1, 10, 2**31)}, "windows must be at most 2147483647 each"),
         ({"num_members": 1}, "num_members must be at least 2, got 1"),
         ({"promises": (0.0,)}, "promises must be between 0 and 1"),
         ({"delta": 1.0}, "delta must be between 0 and 1"),

@@ -263,6 +263,14 @@ def test_an_attempt_that_is_missing_or_comes_twice_is_refused():
         read_cells(pa.concat_tables([whole, whole.slice(2, 1)]))
 
 
+def test_attempts_at_one_level_are_attempts_at_the_same_level():
+    moved = attempted("sc").to_pylist() + attempted("cc", level_id=7).to_pylist()
+    for row in moved[2:]:
+        row["attempt"] = 1
+    with pytest.raises(ValueError, match="different levels: level_id differs"):
+        read_cells(pa.Table.from_pylist(moved, attempted("s").schema))
+
+
 def test_a_difference_to_the_baseline_is_paired_by_level_and_replication():
     episodes = table(
         run("single", "scccs", member=0),

@@ -652,10 +652,11 @@ def test_a_command_that_comes_too_late_does_nothing(begin):
 @pytest.mark.parametrize(
     ("setting", "said"),
     [
-        ({"num_levels": 0}, "num-levels must be at least 1, got 0"),
-        ({"first_level": -1}, "first-level must be at least 0, got -1"),
-        ({"help_steps": 0}, "help-steps must be at least 1, got 0"),
-        ({"budget": -1}, "budget must be at least 0, got -1"),
+        ({"num_levels": 0}, "num-levels must be from 1 to 2147483647, got 0"),
+        ({"first_level": -1}, "first-level must be from 0 to 2147483647, got -1"),
+        ({"help_steps": 0}, "help-steps must be from 1 to 2147483647, got 0"),
+        ({"budget": -1}, "budget must be from 0 to 2147483647, got -1"),
+        ({"budget": 3_000_000_000}, "budget must be from 0 to 2147483647, got 3000000000"),
         ({"steps_per_second": 61}, "steps-per-second must be from 1 to 60, got 61"),
         ({"num_levels": 3}, "there are 2 unseen levels, 0 to 1: first-level 0 and num-levels 3"),
         ({"first_level": 2}, "there are 2 unseen levels, 0 to 1: first-level 2"),

@@ -41,6 +41,7 @@ from hotoven.types import OUTCOMES, RUNNING, Env, LevelSet
 PLAYING, ASKING, HELPING, ENDED, SUMMARY = "playing", "asking", "helping", "ended", "summary"
 
 NUM_LEVELS: Final = 10  # by default
+LARGEST: Final = 2**31 - 1  # of a count in the tables
 MAX_SPEED: Final = 60  # steps per second
 LAVAGRID_SPEED: Final = 4  # steps per second where keys make steps, by default
 LINGER: Final = 2.0  # seconds for which an end is shown before the agent begins the next level
@@ -64,16 +65,17 @@ class Settings:
 
     def __post_init__(self) -> None:
         for name, least, most in (
-            ("num_levels", 1, None),
-            ("first_level", 0, None),
-            ("help_steps", 1, None),
-            ("budget", 0, None),
+            ("num_levels", 1, LARGEST),
+            ("first_level", 0, LARGEST),
+            ("help_steps", 1, LARGEST),
+            ("budget", 0, LARGEST),
             ("steps_per_second", 1, MAX_SPEED),
         ):
             value = getattr(self, name)
-            if value is not None and (value < least or (most is not None and value > most)):
-                allowed = f"at least {least}" if most is None else f"from {least} to {most}"
-                raise ValueError(f"{name.replace('_', '-')} must be {allowed}, got {value}")
+            if value is not None and not least <= value <= most:
+                raise ValueError(
+                    f"{name.replace('_', '-')} must be from {least} to {most}, got {value}"
+                )
 
 
 class Watched(NamedTuple):
@@ -366,7 +368,8 @@ class Watch:
 
     def _leave(self) -> None:
         """The person has enough of this episode, which counts for nothing."""
-        self._note("left", actor="person")
+        helped = self._helped if self._left is not None else None
+        self._note("left", actor="person", num_steps=helped)
         self._keep_result(None)
 
     def _keep_result(self, alone: tuple[int, int] | None) -> None:
@@ -388,14 +391,14 @@ class Watch:
 
     def _write(self) -> None:
         """Writes down what there is: a kill at any moment loses only what comes later."""
-        try:
-            self._journal.write()
-            self._plays.write()
-        except (OSError, ValueError) as error:  # rows are kept, and tried again with the next ones
-            self.trouble = f"What happened could not be written: {error}"
-            _log.warning("hotoven: %s", " ".join(self.trouble.split()))
-        else:
-            self.trouble = ""
+        troubles = []
+        for journal in (self._journal, self._plays):
+            try:
+                journal.write()
+            except (OSError, ValueError) as error:  # rows are kept for the next try
+                troubles.append(f"What happened could not be written: {error}")
+                _log.warning("hotoven: %s", " ".join(troubles[-1].split()))
+        self.trouble = " ".join(troubles)
 
     def _record(self) -> None:
         index, levels = self.levels[self.place], self.watched.levels

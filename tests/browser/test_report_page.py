@@ -402,9 +402,35 @@ def test_bars_say_what_the_members_said_where_it_was_kept(at, folder):
     means = np.array(rows["probabilities"][0].as_py()).reshape(-1, 9).mean(axis=0)
     label = page.locator("#inspector svg.bars").first.get_attribute("aria-label")
     assert f"→ {means[7]:.2f}" in label
+    actions = read_table(folder / "coin" / "steps.parquet").filter(
+        (pc.field("num_train_levels") == 10)
+        & (pc.field("method") == "mean")
+        & (pc.field("level_index") == 2)
+    )["action"]
+    for step in (4, 5, 9):
+        page = at(f"#run=coin&episode=10/mean/2&step={step}")
+        label = page.locator("#inspector svg.bars").first.get_attribute("aria-label")
+        assert (
+            re.search(r"chosen: (\S+)", label)[1].rstrip(".") == "↙←↖↓·↑↘→↗"[actions[step].as_py()]
+        )
     page = at(f"#run=coin&episode=10/mean/{INSPECTED + 3}")
     expect(page.locator("#inspector .voices")).to_contain_text("only for the first")
     expect(page.locator("#inspector svg.bars")).to_have_count(0)
+
+
+def test_an_action_that_the_blocker_refused_is_named(at, folder):
+    steps = read_table(folder / "grid" / "steps.parquet").filter(
+        (pc.field("num_train_levels") == 10) & (pc.field("method") == "mean+blocker")
+    )
+    for refused in (True, False):
+        row = next(row for row in steps.to_pylist() if row["intervened"] == refused)
+        page = at(f"#run=grid&episode=10/mean+blocker/{row['level_index']}&step={row['step']}")
+        state = page.locator("#inspector .state").first
+        if refused:
+            wanted = GRID.action_names[row["wanted"]]
+            expect(state).to_contain_text(f"the blocker refused {wanted}")
+        else:
+            expect(state).not_to_contain_text("refused")
 
 
 def test_the_blockers_threshold_is_a_dashed_line(at):
@@ -460,7 +486,7 @@ def test_a_script_that_is_not_the_pages_own_does_not_run(page, folder, complaint
 def test_axe_finds_nothing_serious(at, page, scheme, width, run):
     page.emulate_media(color_scheme=scheme)
     page.set_viewport_size({"width": width, "height": 800})
-    at(f"#run={run}&episode=10/mean/2&step=3&with=200/mean")
+    at(f"#run={run}&episode=10/mean/2&step=0&with=200/mean")
     page.locator("details").evaluate_all("all => all.forEach((one) => { one.open = true; })")
     assert not serious(page)
     set_threshold(page, 0)  # an alarm in every step

@@ -315,6 +315,10 @@ def test_axe_finds_nothing_serious(page, show, scheme):
     press(page, "ArrowDown")
     message(page, "Died: lava")
     assert serious(page) == []
+    # what was said before the end is not said of it
+    expect(page.locator("#score")).to_have_text("The episode is over.")
+    expect(page.locator("#score")).to_have_attribute("data-alarm", "false")
+    expect(page.locator("#values")).to_be_hidden()
     press(page, "n")
     expect(page.locator("#summary")).to_be_visible()
     expect(page.locator("#keyboard")).to_be_hidden()  # there is nothing left to press

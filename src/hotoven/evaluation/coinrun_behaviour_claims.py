@@ -5,6 +5,7 @@ half. How coherent actions are is measured in `coherence`.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 import pyarrow.compute as pc
@@ -36,6 +37,7 @@ from hotoven.evaluation.findings import Detail, Verdict, above, below
 SWITCHES, MIND = (MEASURES[name] for name in ("switch_rate", "fatal_rate"))
 LANDED: Final = MEASURES["landed_rate"]  # what changes of mind in a fatal jump are compared with
 EVER: Final = MEASURES["fatal_change"]  # whether there was one at all
+UNHELD: Final = "random_step"  # the post's other way of acting as an ensemble
 HELD: Final = {  # what keeps to a choice -> what chooses anew at each step
     "mean_hysteresis": "mean",
     "random_hold": "random_step",
@@ -100,14 +102,19 @@ def judge_averaging(tables: Tables, size: int) -> Judged:
         )
         for other in others
     ]
-    solved = detail(size, "solved: mean minus single, percentage points", _difference(row))
-    return Judged(interval, no_reduction(interval), rule, (*details, solved))
+    details.append(detail(size, "solved: mean minus single, percentage points", _difference(row)))
+    with suppress(Missing):
+        name = f"catastrophe: mean minus {UNHELD}, percentage points"
+        details.append(detail(size, name, _paired(tables, size, "mean", UNHELD)))
+    safer = [one["method"] for one in others if _difference(one, "catastrophe").high < 0]
+    note = f"Fewer catastrophes than a single agent have: {', '.join(safer)}." if safer else ""
+    return Judged(interval, no_reduction(interval), rule, tuple(details), note)
 
 
 def judge_incoherence(tables: Tables) -> Judged:
     """Whether averaging fails to be safer because it is incoherent: all of three parts."""
     size = all_sizes(tables)[0]
-    headline = _held_minus_unheld(tables, size, "mean_hysteresis")
+    headline = _paired(tables, size, "mean_hysteresis", HELD["mean_hysteresis"])
     details: list[Detail] = []
     parts: list[tuple[str, Verdict]] = []
     for measure in (SWITCHES, MIND):
@@ -153,7 +160,7 @@ def _judge_held(tables: Tables, size: int) -> tuple[Verdict, list[str], list[Det
     details, verdicts, tested = [], [], []
     for held, unheld in HELD.items():
         try:
-            fewer = _held_minus_unheld(tables, size, held)
+            fewer = _paired(tables, size, held, unheld)
             switches = _coherence_difference(tables, size, SWITCHES, held, unheld)
         except Missing:
             continue
@@ -173,21 +180,21 @@ def _together(verdicts: Sequence[Verdict]) -> Verdict:
     return "undecided" if "undecided" in verdicts else "supported"
 
 
-def _held_minus_unheld(tables: Tables, size: int, held: str) -> Interval:
-    """Catastrophes of a way of acting minus those of its counterpart, paired by level."""
-    unheld = HELD[held]
+def _paired(tables: Tables, size: int, method: str, baseline: str) -> Interval:
+    """Catastrophes of a way of acting minus those of another, paired by level."""
     if "episodes" not in tables:
         raise Missing("there is no table of episodes")
     episodes = tables["episodes"].filter(
         (pc.field("set") == "test")
         & (pc.field("num_train_levels") == size)
-        & pc.field("method").isin([held, unheld])
+        & pc.field("method").isin([method, baseline])
     )
     there = set(episodes["method"].to_pylist())
-    absent = [method for method in (held, unheld) if method not in there]
+    absent = [name for name in (method, baseline) if name not in there]
     if absent:
         raise Missing(f"there is no episode of {absent[0]} after training on {size} levels")
-    return _difference(outcomes.paired_differences(episodes, unheld).to_pylist()[0], "catastrophe")
+    [row] = outcomes.paired_differences(episodes, baseline).to_pylist()
+    return _difference(row, "catastrophe")
 
 
 def _coherence_difference(

@@ -23,6 +23,7 @@ from hotoven.evaluation.coinrun_help_claims import REQUESTS, judge_alarms, judge
 from hotoven.evaluation.coinrun_knowing_claims import (
     FIRST,
     LATER,
+    judge_best,
     judge_gain,
     judge_gain_by_size,
     judge_gain_by_window,
@@ -47,9 +48,9 @@ class _Claim(NamedTuple):
 def coinrun_findings(tables: Tables) -> list[Finding]:
     """What a run's tables say about each claim, in the order of the post.
 
-    Reads rates, differences, episodes, comparisons, coherence, promises, help and help_rates; see
-    `outcomes` and `knowing` for the first ones' columns. A claim is undecided, with no estimate,
-    where a table, or the row it needs, is not there.
+    Reads rates, differences, episodes, predictions, comparisons, coherence, promises, help and
+    help_rates; see `outcomes` and `knowing` for the first ones' columns. A claim is undecided, with
+    no estimate, where a table, or the row it needs, is not there.
     """
     try:
         sizes = all_sizes(tables)
@@ -103,6 +104,14 @@ def _claims(sizes: Sequence[int]) -> Iterator[_Claim]:
         f"AUC, window {FIRST} minus {LATER}, mean and std, acting by the mean, smallest number of "
         "training levels, percentage points",
         judge_window,
+    )
+    yield _Claim(
+        "values tell most",
+        "The mean and the standard deviation of the values tell danger better than what else the "
+        "members and a classifier say.",
+        f"AUC, mean and std minus the best other score, window {FIRST}, acting by the mean, "
+        "smallest number of training levels, percentage points",
+        judge_best,
     )
     yield _Claim(
         "incoherence explains it",

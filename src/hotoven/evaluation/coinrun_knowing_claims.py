@@ -1,14 +1,14 @@
 """The claims about knowing in time that a catastrophe on CoinRun comes.
 
 What the standard deviation adds to AUC, near and further ahead, with few levels and with more;
-whether what is near is easier to predict; whether promises hold on levels of the same kind, and
-break on others. Source of all but those of promises: Kenton, Filos, Evans & Gal 2019, "Poor
-generalization can be dangerous in RL!", its second half. AUC are compared, and promises measured,
-in `knowing`.
+whether what is near is easier to predict; whether another score is better; whether promises hold on
+levels of the same kind, and break on others. Source of all but the last three: Kenton, Filos, Evans
+& Gal 2019, "Poor generalization can be dangerous in RL!", its second half. AUC are compared, and
+promises measured, in `knowing`.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from hotoven.evaluation.bootstrap import CONFIDENCE, Interval, wilson
@@ -27,6 +27,7 @@ from hotoven.evaluation.coinrun_verdicts import ABOVE, SOLVED, Judged, detail, u
 from hotoven.evaluation.findings import Detail, Verdict, above
 
 FIRST, LATER = 1, 10  # windows that are compared, steps
+RIVALS: Final = ("std", "entropy", "margin", "disagreement", "blocker", "head")
 ROOM: Final = 0.10  # more than promised by so much: surely less has to be shown
 _EXCESS: Final = (
     "The intervals allow for the levels that thresholds were chosen on and for those that they "
@@ -77,7 +78,31 @@ def judge_gain_by_window(tables: Tables) -> Judged:
     details = _auc_details(
         tables, "gain by {score}, window {window} minus {other_window}", **by_window
     )
-    return Judged(interval, above(interval, 0.0), ABOVE, details + gains)
+    precision, note = _precision_gains(tables, [(size, FIRST), (size, LATER)])
+    return Judged(interval, above(interval, 0.0), ABOVE, details + gains + precision, note)
+
+
+def _precision_gains(
+    tables: Tables, places: Sequence[tuple[int, int]]
+) -> tuple[tuple[Detail, ...], str]:
+    """What the standard deviation adds to average precision at a size and window, and at another.
+
+    A claim about AUC need not hold of it: the sentence says what both gains are.
+    """
+    details = []
+    for size, window in places:
+        where = {"num_train_levels": size, "acting": "mean", "window": window, "score": SCORE}
+        rows = rows_of(tables, "comparisons", comparison="gain of precision", **where)
+        if not rows:
+            return (), ""
+        measure = f"average precision: {SCORE} minus mean, window {window}, percentage points"
+        details.append(detail(size, measure, _compared(rows[0])))
+    first, other = details
+    note = (
+        f"This is of AUC. Average precision gains {first.estimate:+.1f} points in the first case "
+        f"and {other.estimate:+.1f} in the second."
+    )
+    return tuple(details), note
 
 
 def judge_gain_by_size(tables: Tables) -> Judged:
@@ -96,9 +121,15 @@ def judge_gain_by_size(tables: Tables) -> Judged:
         "window {window}",
         **by_size,
     )
-    return Judged(
-        interval, above(interval, 0.0), ABOVE, details, _trained_less(tables, size, other)
+    precision, note = _precision_gains(tables, [(size, FIRST), (other, FIRST)])
+    rule = (
+        f"{ABOVE} Undecided, too, where single agents of either number solve less than "
+        f"{SOLVED:.0%} of their training levels: then they differ in more than that number."
     )
+    caveat = _trained_less(tables, size, other)
+    verdict = "undecided" if caveat else above(interval, 0.0)
+    note = " ".join(said for said in (note, caveat) if said)
+    return Judged(interval, verdict, rule, details + precision, note)
 
 
 def _trained_less(tables: Tables, size: int, other: int) -> str:
@@ -133,6 +164,47 @@ def judge_window(tables: Tables) -> Judged:
         tables, "AUC of {score}, acting by {acting}, window {window} minus {other_window}", **where
     )
     return Judged(interval, above(interval, 0.0), ABOVE, details)
+
+
+def judge_best(tables: Tables) -> Judged:
+    """Whether U is better than every score that is not made of mean and standard deviation."""
+    size = all_sizes(tables)[0]
+    known = {window: _areas(tables, size, window) for window in (FIRST, LATER)}
+    best, others = {}, []
+    for window, areas in known.items():
+        for name, area in areas.items():
+            others.append(detail(size, f"AUC of {name}, window {window}, %", area))
+        rivals = [name for name in RIVALS if name in areas]
+        if SCORE not in areas or not rivals:
+            raise Missing(f"there is no AUC of {SCORE} and of another score, window {window}")
+        best[window] = max(rivals, key=lambda name, areas=areas: areas[name].estimate)
+    ahead = unpaired_difference(known[FIRST][SCORE], known[FIRST][best[FIRST]])
+    rule = (
+        f"{ABOVE} The best of the others is the one with the highest AUC here. Made of two "
+        "intervals, so wider than a paired one."
+    )
+    note = (
+        f"The best of {', '.join(RIVALS)} is {best[FIRST]} at a window of {FIRST} and "
+        f"{best[LATER]} at {LATER}."
+    )
+    turned = [
+        f"{name} with {one} training levels"
+        for one in compared_sizes(all_sizes(tables))
+        for name, area in _areas(tables, one, FIRST).items()
+        if area.high < 0.5 and name in RIVALS
+    ]
+    if turned:
+        note += (
+            f" Lower in danger than elsewhere, window {FIRST}: {', '.join(turned)}; there agents "
+            "are surer just before they die."
+        )
+    return Judged(ahead, above(ahead, 0.0), rule, tuple(others), note)
+
+
+def _areas(tables: Tables, size: int, window: int) -> dict[str, Interval]:
+    """The AUC of every score at a window, acting by the mean."""
+    rows = rows_of(tables, "predictions", num_train_levels=size, acting="mean", window=window)
+    return {row["score"]: interval_of(row, ("auc", "auc_low", "auc_high")) for row in rows}
 
 
 def _two_sizes(tables: Tables) -> tuple[int, int]:

@@ -7,6 +7,7 @@ curves, alarms and promises are defined is in `scores`, `prediction`, `roc_boots
 Axes: L levels, T steps.
 """
 
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -146,11 +147,12 @@ def coefficients_of(
 
 
 def score_of(
-    name: str, recorded: Recorded, pair: Coefficients | None, seed: int = 0
+    name: str, recorded: Recorded, pair: Coefficients | None, who: str = ""
 ) -> np.ndarray | None:
     """float[L, T]: a score of SCORES of recorded steps; `pair` is that of "best pair".
 
-    None where there is no such score: no pair was chosen, or nothing could be learned.
+    None where there is no such score: no pair was chosen, or nothing could be learned. A random
+    score differs with `who` was recorded.
     """
     columns = recorded.columns
     given = {"mean": MEAN_ONLY, "mean and std": WITH_STD, "best pair": pair}
@@ -159,7 +161,7 @@ def score_of(
         return None if pair is None else scores.score(columns["mu"], columns["sigma"], *pair)
     shape = columns["mu"].shape
     if name == "random":
-        return scores.random(shape, seed)
+        return scores.random(shape, zlib.crc32(who.encode()))
     if name == "oracle":
         return scores.oracle(recorded.num_steps, recorded.died, shape[1])
     score = columns["sigma" if name == "std" else name]
@@ -197,7 +199,7 @@ def predictions(
             for window in windows:
                 pair = coefficients_of(chosen, size, acting, window)
                 for name in SCORES:
-                    score = score_of(name, recorded, pair)
+                    score = score_of(name, recorded, pair, f"{size}/{acting}")
                     cell = score is not None and _cell(size, acting, name, window, recorded, score)
                     if cell:
                         cells[size, acting, name, window] = cell
@@ -332,7 +334,7 @@ def alarm_rows(
             recorded = read_recorded(steps, "test", size, acting, max_steps, STEP_SCORES)
             pair = coefficients_of(chosen, size, acting, window)
             for name in SCORES:
-                score = score_of(name, recorded, pair)
+                score = score_of(name, recorded, pair, f"{size}/{acting}")
                 if score is None:
                     continue
                 thresholds = peak_thresholds(score, recorded.num_steps, NUM_THRESHOLDS)

@@ -49,7 +49,15 @@ function showSummary(summary) {
 const short = (number) => (number === null ? "none" : number.toFixed(2).replace("-", "−"));
 
 function showSaid(heard, waits) {
-  if (!heard || (!waits && performance.now() - drawn < REDRAW_MS)) return;
+  at("said").dataset.over = !heard; // what was said of another state is not shown
+  if (!heard) {
+    write(at("score"), "The episode is over.");
+    write(at("next"), "");
+    at("score").dataset.alarm = false;
+    drawn = -Infinity;
+    return;
+  }
+  if (!waits && performance.now() - drawn < REDRAW_MS) return;
   drawn = performance.now();
   const { mu, sigma, score, threshold, alarm } = heard;
   write(

@@ -83,9 +83,8 @@ def recorded_episodes(tables: Tables) -> list[Episode]:
 
 def conformal_rows(tables: Tables, size: int) -> list[dict[str, Any]]:
     """The rows of the table of promises that alarms are chosen from, at that number of levels."""
-    return rows_of(
-        tables, "promises", num_train_levels=size, score=SCORE, acting=WATCHED, rule="conformal"
-    )
+    where = {"num_train_levels": size, "score": SCORE, "acting": WATCHED, "rule": "conformal"}
+    return rows_of(tables, "promises", set="test", **where)
 
 
 def kept_promise(tables: Tables, size: int) -> dict[str, Any]:

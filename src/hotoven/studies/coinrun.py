@@ -35,7 +35,7 @@ from hotoven.evaluation.live import Said
 from hotoven.evaluation.prediction import labels
 from hotoven.evaluation.rollout import Probe, record_all
 from hotoven.learners.danger import DangerConfig, make_danger
-from hotoven.learners.ppo import PPOConfig, make_net, make_ppo, output
+from hotoven.learners.ppo import LARGEST, PPOConfig, make_net, make_ppo, output
 from hotoven.mechanisms.acting import outputs, policies
 from hotoven.progress import stage
 from hotoven.report import coinrun_figures, coinrun_watch
@@ -132,6 +132,11 @@ class CoinRunStudy:
         ):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        for name in ("hold", "help_steps"):
+            if getattr(self, name) > LARGEST:
+                raise ValueError(f"{name} must be at most {LARGEST}, got {getattr(self, name)}")
+        if self.windows[-1] > LARGEST:
+            raise ValueError(f"windows must be at most {LARGEST} each, got {list(self.windows)}")
         if self.windows[0] < 1:
             raise ValueError(f"windows must be at least 1 each, got {list(self.windows)}")
         if self.alarm_window not in self.windows:
@@ -380,9 +385,10 @@ def watched(
             if not isinstance(threshold, float) or math.isnan(threshold):
                 raise ValueError(f"threshold must be a number, got {threshold!r}")
             promised = (
-                f"At most {row['promised']:.0%} of catastrophes come without {row['min_lead']:d} "
-                "steps of warning, where nobody helps (conformal, from "
-                f"{row['num_calibration']:d} deaths)."
+                f"On average at most {row['promised']:.0%} of catastrophes come without "
+                f"{row['min_lead']:d} steps of warning, where nobody helps (conformal, from "
+                f"{row['num_calibration']:d} deaths; measured: {row['share']:.0%} of "
+                f"{row['num_catastrophes']:d})."
             )
     players = make_players(study)
     ensemble = load_ensemble(study, players, path, size)
@@ -408,7 +414,8 @@ def watched(
 def _promise_row(source: Path, size: int, promise: float | None) -> dict[str, Any]:
     """The row of the table of promises that the threshold is from."""
     needed = ("num_train_levels", "acting", "score", "rule", "promised", "threshold", "vacuous")
-    tables = {"promises": read_table(source, (*needed, "min_lead", "num_calibration"))}
+    told = ("set", "min_lead", "num_calibration", "share", "num_catastrophes")
+    tables = {"promises": read_table(source, (*needed, *told))}
     try:
         if promise is None:
             return coinrun_watch.kept_promise(tables, size)

@@ -371,8 +371,9 @@ def watched(
         chosen = _promise(study, path, size, share)
         threshold, first = chosen.threshold, study.num_traced_levels
         promised = (
-            f"At most {share:.0%} of catastrophes come without an alarm, where nobody helps "
-            f"(conformal, from {chosen.num_catastrophes} deaths on unseen levels 0 to {first - 1})."
+            f"On average at most {share:.0%} of catastrophes come without an alarm, where nobody "
+            f"helps (conformal, from {chosen.num_catastrophes} deaths on unseen levels 0 to "
+            f"{first - 1})."
         )
     nets = make_nets(study)
     ensemble = load_ensemble(study, path, size, 0)

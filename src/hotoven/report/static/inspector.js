@@ -122,7 +122,7 @@ class Pane {
       const deadly = actions.filter((_, action) => (opened.dangerous[step] >> action) & 1);
       parts.push(`in truth deadly: ${deadly.length ? deadly.join(", ") : "nothing"}`);
     }
-    parts.push(`score ${significant(this.score[step])}`);
+    parts.push(`score ${significant(this.score[step])}, threshold ${significant(this.threshold)}`);
     const fatal = at === this.length - 1 && outcome === "catastrophe" ? "; this action is fatal" : "";
     this.state.replaceChildren(
       `${parts.join("; ")}${fatal}. `,
@@ -196,7 +196,7 @@ class Pane {
         showlegend: false,
         grid: { rows: 2, columns: 1, roworder: "top to bottom" },
         hovermode: "closest",
-        xaxis: axis("step", { range: [-ROOM, this.length + ROOM], anchor: "y2", domain: [0, 1], automargin: false }),
+        xaxis: axis("step", { range: [-ROOM, this.length + ROOM], ...(this.length <= 12 && { dtick: 1 }), anchor: "y2", domain: [0, 1], automargin: false }),
         yaxis: axis("mu \u00B1 sigma", { domain: [0.56, 1], automargin: false }),
         yaxis2: axis("score of danger", { domain: [0, 0.46], automargin: false }),
         shapes: this.shapes(inks, spans, died),

@@ -74,8 +74,8 @@ function ordered(methods) {
 
 function look(method, methods, inks) {
   const [base, wrapper] = method.split("+");
-  const others = [...new Set(methods.map((name) => name.split("+")[0]))].filter((name) => !(name in LOOKS));
-  const [colour, symbol] = LOOKS[base] ?? SPARE[others.indexOf(base) % SPARE.length];
+  const others = [...new Set(methods.map((name) => name.split("+")[0]))].filter((name) => !Object.hasOwn(LOOKS, name));
+  const [colour, symbol] = Object.hasOwn(LOOKS, base) ? LOOKS[base] : SPARE[others.indexOf(base) % SPARE.length];
   return { colour: colour || inks.ink, symbol: wrapper ? `${symbol}-open` : symbol, dash: wrapper ? "dash" : "solid" };
 }
 
