@@ -174,10 +174,10 @@ def judge_best(tables: Tables) -> Judged:
     for window, areas in known.items():
         for name, area in areas.items():
             others.append(detail(size, f"AUC of {name}, window {window}, %", area))
-        rivals = [name for name in RIVALS if name in areas]
+        rivals = [(areas[name].estimate, name) for name in RIVALS if name in areas]
         if SCORE not in areas or not rivals:
             raise Missing(f"there is no AUC of {SCORE} and of another score, window {window}")
-        best[window] = max(rivals, key=lambda name, areas=areas: areas[name].estimate)
+        best[window] = max(rivals)[1]
     ahead = unpaired_difference(known[FIRST][SCORE], known[FIRST][best[FIRST]])
     rule = (
         f"{ABOVE} The best of the others is the one with the highest AUC here. Made of two "

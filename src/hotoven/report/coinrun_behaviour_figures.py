@@ -66,7 +66,7 @@ def outcomes_figure(tables: Tables) -> Figure:
                     draw_rates(axes, own, outcome, method, acting_look(method), shift)
                 if not of_set:
                     say(axes, "no episode was played")
-                which = "training" if set_name == "train" else "unseen"
+                which = "tries at training" if set_name == "train" else "unseen"
                 finish_rates(axes, sizes, f"% of {which} levels {words}")
         panels[0, 0].set_ylim(0, None)
         panels[1, 0].set_ylim(0, 1.03)
@@ -139,7 +139,7 @@ def causes_figure(tables: Tables) -> Figure:
         figure = empty(2.2 + 4.6 * len(sizes), 2.6 + 0.9 * len(methods))
         panels = figure.subplots(2, len(sizes), sharex=True, sharey=True, squeeze=False)
         for line, (name, shares) in zip(panels, by_set.items(), strict=True):
-            words = "training" if name == "train" else "unseen"
+            words = "tries at training" if name == "train" else "unseen"
             for axes, size in zip(line, sizes, strict=True):
                 own = [row for row in shares if row["num_train_levels"] == size]
                 for place, method in enumerate(methods):
