@@ -21,6 +21,7 @@ from hotoven.evaluation.alarms import alarm_table
 from hotoven.evaluation.knowing import read_recorded, score_of
 from hotoven.evaluation.scores import Coefficients
 from hotoven.report.page import write_report
+from hotoven.report.style import ORANGE
 from hotoven.storage import read_json, read_table, write_json
 from report_runs import COINRUN, GRID, HOSTILE, INSPECTED, MIN_LEAD, make_run
 
@@ -342,9 +343,9 @@ def test_a_threshold_is_set_by_keyboard_and_seen_in_the_episode(at):
     until(page, "location.hash.includes('threshold=')")
 
 
-def pixels(page):
+def pixels(page, canvas="level"):
     """uint8[height, width, 3]: what the canvas shows."""
-    canvas = page.locator("#inspector canvas.level")
+    canvas = page.locator(f"#inspector canvas.{canvas}")
     address = canvas.evaluate("(canvas) => canvas.toDataURL('image/png')")
     picture = Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2])))
     return np.asarray(picture.convert("RGB"))
@@ -389,6 +390,42 @@ def test_the_grid_is_drawn_in_pythons_colours_as_far_as_it_is_uncovered(at, fold
         shown[64 * row + 31, 64 * col + 31], told[64 * row + 31, 64 * col + 31]
     )
     assert not np.array_equal(shown, whole)
+
+
+def test_an_agent_that_died_on_the_grid_is_crossed_out_as_in_python(at, folder):
+    rows = read_table(folder / "grid" / "steps.parquet").filter(
+        (pc.field("num_train_levels") == 10) & (pc.field("method") == "mean")
+    )
+    died = rows.filter(pc.field("outcome") == "catastrophe").to_pylist()[0]
+    actions = rows.filter(pc.field("level_index") == died["level_index"])["action"].to_pylist()
+    test = levels.load(folder / "grid" / "levels" / "test.safetensors", GRID)
+    state, _ = GRID.reset(jax.tree.map(lambda leaf: leaf[died["level_index"]], test.levels))
+    for action in actions:
+        state, _ = GRID.step(state, action)
+    page = at(f"#run=grid&episode=10/mean/{died['level_index']}&step={len(actions)}")
+    row, col = map(int, state.position)
+    middle = (64 * row + 31, 64 * col + 31)
+    told = np.asarray(GRID.render(state, 64))
+    np.testing.assert_array_equal(pixels(page)[middle], told[middle])
+    assert not np.array_equal(told[middle], told[64 * row + 2, 64 * col + 2])  # the lava's colour
+
+
+def test_the_map_shows_the_agent_where_it_is_and_alarms_where_there_are_any(at):
+    page = at("#run=coin&episode=10/mean/2&step=0")
+    set_threshold(page, 0)  # an alarm in every step
+    everywhere = pixels(page, "map")
+    page.get_by_label("Threshold", exact=True).focus()
+    page.keyboard.press("End")
+    expect(page.locator("#inspector .state").first).to_contain_text("No alarm")
+    nowhere = pixels(page, "map")
+    colour = np.array([int(ORANGE[place : place + 2], 16) for place in (1, 3, 5)])
+    assert (everywhere == colour).all(axis=2).sum() > 20
+    assert not (nowhere == colour).all(axis=2).any()
+    page.get_by_label("Step", exact=True).focus()
+    page.keyboard.press("End")
+    expect(page.locator("#inspector .state").first).to_contain_text("After step")
+    changed = np.flatnonzero((pixels(page, "map") != nowhere).any(axis=(0, 2)))
+    assert changed.min() < 4 * 8 and changed.max() > 2 * changed.min()  # from there to here
 
 
 def test_bars_say_what_the_members_said_where_it_was_kept(at, folder):
