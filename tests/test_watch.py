@@ -718,7 +718,7 @@ def test_without_help_the_levels_end_as_in_the_runs_table(copied, tmp_path, kind
         ("--threshold 1 --promise 0.2", "threshold and promise both say where the alarm is"),
         ("--threshold nan", "threshold must be a number, got nan"),
         ("--threshold 1 --num-levels 99", "there are .* unseen levels, 0 to .*num-levels 99"),
-        ("--budget -1", "budget must be at least 0, got -1"),
+        ("--budget -1", "budget must be from 0 to 2147483647, got -1"),
         ("--mode sleep", "sleep.*'watch', 'alone', 'record'"),
         ("--port 70000", "port must be from 0 to 65535, got 70000"),
     ],
