@@ -34,14 +34,13 @@ from hotoven.evaluation.live import Live, Now, Said
 from hotoven.evaluation.rollout import Probe
 from hotoven.journal import Journal
 from hotoven.play import CONTROLS, Hands, good_scale, picture
-from hotoven.types import OUTCOMES, RUNNING, Env, LevelSet
+from hotoven.types import LARGEST, OUTCOMES, RUNNING, Env, LevelSet
 
 # How things stand. PLAYING: the agent acts. ASKING: time stands, a person is asked. HELPING: a
 # person acts. ENDED: the episode is over. SUMMARY: all levels are.
 PLAYING, ASKING, HELPING, ENDED, SUMMARY = "playing", "asking", "helping", "ended", "summary"
 
 NUM_LEVELS: Final = 10  # by default
-LARGEST: Final = 2**31 - 1  # of a count in the tables
 MAX_SPEED: Final = 60  # steps per second
 LAVAGRID_SPEED: Final = 4  # steps per second where keys make steps, by default
 LINGER: Final = 2.0  # seconds for which an end is shown before the agent begins the next level
@@ -358,7 +357,7 @@ class Watch:
         alone = self.now if self._apart is None else self._live.finish(self._apart)
         self._note(
             "end",
-            num_steps=self._helped if self._left is not None else None,
+            num_steps=self._of_this_help(),
             outcome_alone=OUTCOMES[int(alone.outcome)],
             cause_alone=self.env.causes[int(alone.cause)],
             length_alone=int(alone.num_steps),
@@ -366,10 +365,13 @@ class Watch:
         self.phase = ENDED
         self._keep_result((int(alone.outcome), int(alone.cause)))
 
+    def _of_this_help(self) -> int | None:
+        """How long the help has been that goes on; None where there is none."""
+        return self._helped if self._left is not None else None
+
     def _leave(self) -> None:
         """The person has enough of this episode, which counts for nothing."""
-        helped = self._helped if self._left is not None else None
-        self._note("left", actor="person", num_steps=helped)
+        self._note("left", actor="person", num_steps=self._of_this_help())
         self._keep_result(None)
 
     def _keep_result(self, alone: tuple[int, int] | None) -> None:

@@ -23,7 +23,7 @@ from hotoven.evaluation.rollout import (
     rebuilt,
 )
 from hotoven.trees import where
-from hotoven.types import RUNNING, Env, PyTree
+from hotoven.types import LARGEST, RUNNING, Env, PyTree
 
 # (states, num_steps, seeds) -> int[N, num_steps], what to do from each of the states. States are
 # host arrays, leaves [N, ...]. Whoever draws takes seeds, uint32[N]: then an answer does not depend
@@ -34,7 +34,6 @@ Score = Callable[[PyTree], jax.Array]  # of a probe's output, float32[]; larger 
 # Episodes that wait for a helper before it is asked: a planner takes as long for one. At most a
 # quarter of those played side by side, since who waits takes up a slot.
 TOGETHER: Final = 32
-LARGEST: Final = 2**31 - 1  # of any count
 NEVER: Final = -1  # the first request of an episode without any, on the device
 
 

@@ -24,7 +24,7 @@ from hotoven.learners.experience import (
     write_ring,
 )
 from hotoven.losses import binary_cross_entropy
-from hotoven.types import Env, Net, PyTree
+from hotoven.types import LARGEST, Env, Net, PyTree
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ class DangerConfig:
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "num_updates", "num_envs", "num_steps"):
-            if not 1 <= getattr(self, name) < 2**31:
-                raise ValueError(f"{name} must be from 1 to {2**31 - 1}, got {getattr(self, name)}")
+            if not 1 <= getattr(self, name) <= LARGEST:
+                raise ValueError(f"{name} must be from 1 to {LARGEST}, got {getattr(self, name)}")
         if not 0.0 < self.calibration_share < 1.0:
             raise ValueError(
                 f"calibration_share must be between 0 and 1, got {self.calibration_share}"

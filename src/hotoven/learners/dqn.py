@@ -9,7 +9,7 @@ Differences from the paper are numbered in docs/differences.md.
 import math
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,9 +26,7 @@ from hotoven.learners.experience import (
 )
 from hotoven.learners.learner import Learner, Progress
 from hotoven.losses import double_td_error, huber, td_error
-from hotoven.types import OUTCOMES, Env, Net, PyTree
-
-LARGEST: Final = 2**31 - 1  # of any count: they are int32 on the device
+from hotoven.types import LARGEST, OUTCOMES, Env, Net, PyTree
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,8 @@ from hotoven import nets
 from hotoven.learners.experience import advance_all, reset_all, terminates, where
 from hotoven.learners.learner import Learner, Progress
 from hotoven.losses import clipped_policy_loss, entropy, gae, value_loss
-from hotoven.types import OUTCOMES, RUNNING, TIMEOUT, AgentOutput, Env, Net, PyTree
+from hotoven.types import LARGEST, OUTCOMES, RUNNING, TIMEOUT, AgentOutput, Env, Net, PyTree
 
-LARGEST: Final = 2**31 - 1  # of any count: they are int32 on the device
 REWARD_LIMIT: Final = 10.0  # a normalised reward is clipped to this
 
 

@@ -35,7 +35,7 @@ from hotoven.evaluation.live import Said
 from hotoven.evaluation.prediction import labels
 from hotoven.evaluation.rollout import Probe, record_all
 from hotoven.learners.danger import DangerConfig, make_danger
-from hotoven.learners.ppo import LARGEST, PPOConfig, make_net, make_ppo, output
+from hotoven.learners.ppo import PPOConfig, make_net, make_ppo, output
 from hotoven.mechanisms.acting import outputs, policies
 from hotoven.progress import stage
 from hotoven.report import coinrun_figures, coinrun_watch
@@ -63,7 +63,7 @@ from hotoven.studies.parts import (
     watched_size,
     write_levels,
 )
-from hotoven.types import CATASTROPHE, OUTCOMES, AgentOutput, LevelSet, Net, PyTree, Trace
+from hotoven.types import CATASTROPHE, LARGEST, OUTCOMES, AgentOutput, LevelSet, Net, PyTree, Trace
 from hotoven.watch import Watched
 
 DEALT: Final = 2048  # levels dealt to each set, of which it keeps as many as it needs
