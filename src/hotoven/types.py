@@ -11,9 +11,9 @@ from typing import Any, Final, NamedTuple, Protocol
 import jax
 import numpy as np
 
-# How an episode stands. Mutually exclusive: an episode ends in exactly one of the last four.
 LARGEST: Final = 2**31 - 1  # of any count: they are int32, on the device and in tables
 
+# How an episode stands. Mutually exclusive: an episode ends in exactly one of the last four.
 RUNNING: Final = 0
 SOLVED: Final = 1  # terminates: the future is worth 0
 CATASTROPHE: Final = 2  # terminates: the future is worth 0
