@@ -115,6 +115,7 @@ def test_full_trains_twenty_five_million_steps_on_pixels_of_hard_levels():
     assert full.ppo.num_iterations * full.ppo.num_envs * full.ppo.num_steps >= 25e6
     assert {10, 50, 200, 1000} <= set(full.sizes)
     assert (full.env.mode, full.env.obs) == ("hard", "pixels")
+    assert full.ppo.num_iterations % full.num_chunks == 0  # another length is another program
 
 
 def made_up(seed: int, set: str, count: int) -> Trace:
@@ -196,11 +197,12 @@ def test_nothing_is_chosen_on_test_levels(tmp_path, monkeypatch):
         coinrun._play_one(*everything)
         with pytest.raises(Seen) as seen:
             coinrun._help_one(*everything)
-        found = (read_json(tmp_path / name / file) for file in ("heads.json", "chosen.json"))
-        return *found, seen.value.args[0]
+        told = tmp_path / name
+        heads = {method: read_json(told / method / "head.json") for method in coinrun.PREDICTED}
+        return heads, coinrun._read_chosen(told), seen.value.args[0]
 
     heads, coefficients, thresholds = chosen("first")
-    assert set(heads) == {row["acting"] for row in coefficients} == set(coinrun.PREDICTED)
+    assert {row["acting"] for row in coefficients} == set(coinrun.PREDICTED)
     assert all(heads.values())
     # equal but for what was played on levels that nothing may be chosen on
     assert chosen("other", train=1, test=1, shifted=1) == (heads, coefficients, thresholds)
@@ -208,6 +210,37 @@ def test_nothing_is_chosen_on_test_levels(tmp_path, monkeypatch):
     assert other_heads != heads and other_coefficients != coefficients
     *same, other_thresholds = chosen("calibration", calibration=1)
     assert same == [heads, coefficients] and other_thresholds != thresholds
+
+
+def test_what_is_played_is_not_played_again(tmp_path, monkeypatch):
+    sets, players = make_sets(TINY), coinrun.make_players(TINY)
+    keys = jax.random.split(jax.random.key(0), TINY.num_members)
+    untrained = coinrun.Ensemble(jax.vmap(players.member.init)(keys), players.danger.init(keys[0]))
+    count = 0
+
+    def record(policy: Any, played: dict) -> dict[str, Trace]:
+        nonlocal count
+        count += 1
+        return {set: made_up(0, set, len(one)) for set, one in played.items()}
+
+    def play() -> int:
+        """How often something was played."""
+        before = count
+        coinrun._play_one(TINY, sets, players, untrained, tmp_path, TINY.sizes[-1])
+        return count - before
+
+    monkeypatch.setattr(coinrun, "_make_recorder", lambda *_: record)
+    asked = tmp_path / "help-planner.parquet"
+    assert play() == len(ACTING) - 1 + TINY.num_members
+    asked.touch()
+    assert play() == 0
+    (tmp_path / "vote" / "episodes.parquet").unlink()
+    (tmp_path / "single" / "episodes.parquet").unlink()
+    assert play() == 1 + TINY.num_members
+    assert asked.exists()
+    (tmp_path / coinrun.WATCHED / "episodes.parquet").unlink()  # of whose episodes help was asked
+    assert play() == 1
+    assert not asked.exists()
 
 
 @pytest.fixture(scope="module")

@@ -31,8 +31,9 @@ MOMENTS = {
     "coinrun": (
         "checkpoints/members.safetensors",
         "agents/*.safetensors",
-        "parts/levels4/episodes.parquet",  # those of the other size are not there
-        "parts/levels4/help-planner.parquet",  # nor what other helpers did
+        "parts/levels4/random_step/episodes.parquet",  # those of other ways of acting are not there
+        "parts/levels8/mean/episodes.parquet",  # nor is any helper asked
+        "parts/levels4/help-planner.parquet",  # nor are the other helpers
     ),
 }
 

@@ -8,7 +8,7 @@ Axes: L levels, T steps, M ensemble members, A actions.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -36,7 +36,7 @@ from hotoven.evaluation.prediction import labels
 from hotoven.evaluation.rollout import Probe, record_all
 from hotoven.learners.danger import DangerConfig, make_danger
 from hotoven.learners.ppo import PPOConfig, make_net, make_ppo, output
-from hotoven.mechanisms.acting import outputs, policies
+from hotoven.mechanisms.acting import ACTING, outputs, policies
 from hotoven.progress import stage
 from hotoven.report import coinrun_figures, coinrun_watch
 from hotoven.runs import Run, changes, filled
@@ -182,14 +182,14 @@ PRESETS = {
         env=CoinRun(mode="hard", obs="pixels"),
         ppo=PPOConfig(
             net="nature",
-            num_iterations=1526,  # 25 million steps of each agent
+            num_iterations=1530,  # 25 million steps of each agent
             bfloat16=True,
         ),
         danger=DangerConfig(filters=(), hidden=(64,), pool=False),
         sizes=(10, 50, 200, 1000),
         num_train_levels_played=1000,
         num_help_levels=1000,
-        num_chunks=100,
+        num_chunks=30,
     ),
 }
 
@@ -284,17 +284,15 @@ def evaluate(study: CoinRunStudy, folder: Run) -> None:
     Raises:
       ValueError: agents are missing or damaged.
     """
-    missing = [size for size in study.sizes if not _whole(_part(folder.path, size))]
-    if not missing:
+    if all(_whole(_part(folder.path, size)) for size in study.sizes):
         return
     sets, players = make_sets(study), make_players(study)
-    for size in missing:
-        part, ensemble = _part(folder.path, size), load_ensemble(study, players, folder.path, size)
-        if not (part / "episodes.parquet").exists():
-            for name in WAYS_OF_HELP:  # what is there is of episodes that are no more
-                _help_path(part, name).unlink(missing_ok=True)
-            _play_one(study, sets, players, ensemble, part, size)
-        _help_one(study, sets, players, ensemble, part, size)
+    for step in (_play_one, _help_one):
+        for size in study.sizes:
+            part = _part(folder.path, size)
+            if not _whole(part):
+                ensemble = load_ensemble(study, players, folder.path, size)
+                step(study, sets, players, ensemble, part, size)
 
 
 def check_agents(study: CoinRunStudy, path: Path) -> None:
@@ -450,14 +448,23 @@ def _part(path: Path, size: int) -> Path:
     return path / "parts" / f"levels{size}"
 
 
+def _way(part: Path, method: str) -> Path:
+    """The folder of what one way of acting has played, in a part of a run."""
+    return part / method
+
+
+def _is_played(part: Path, method: str) -> bool:
+    return (_way(part, method) / "episodes.parquet").exists()  # it says that the others are there
+
+
 def _help_path(part: Path, helper: str) -> Path:
     return part / f"help-{helper}.parquet"
 
 
 def _whole(part: Path) -> bool:
     """Whether all is played that belongs to that part of a run."""
-    needed = [part / "episodes.parquet", *(_help_path(part, name) for name in WAYS_OF_HELP)]
-    return all(path.exists() for path in needed)
+    helped = all(_help_path(part, name).exists() for name in WAYS_OF_HELP)
+    return helped and all(_is_played(part, method) for method in ACTING)
 
 
 def _train_members(study: CoinRunStudy, seen: LevelSet, path: Path) -> PyTree:
@@ -524,44 +531,60 @@ def _play_one(
     part: Path,
     size: int,
 ) -> None:
-    """Everything that the agents of one size play alone: the tables of its part but for help."""
+    """Everything that the agents of one size play alone, each way of acting in a folder of its own.
+
+    A way that has been played is not played again.
+    """
     acting = policies(ensemble.members, players.apply, study.hold, study.margin)
-    seen, num_seen = _training_levels(study, sets.train, size), _num_played(study, size)
-    always = {"test": sets.test, "train": seen}
-    others = {name: getattr(sets, name) for name in ("validation", "calibration", "shifted")}
     record = _make_recorder(study, players, ensemble, size)
-    episodes: list[dict[str, Any]] = []
-    steps: list[dict[str, Any]] = []
-    coherences: list[dict[str, Any]] = []
-    said: list[dict[str, Any]] = []
-    chosen: list[dict[str, Any]] = []
-    heads: dict[str, Any] = {}
+    if not _is_played(part, WATCHED):
+        for name in WAYS_OF_HELP:  # what is there is of episodes that are no more
+            _help_path(part, name).unlink(missing_ok=True)
     with stage(f"play with the agents of {size} levels", len(acting)) as shown:
         for done, (method, policy) in enumerate(acting.items(), start=1):
-            played = always | others if method in PREDICTED else always
-            for member, one in _players_of(study, method, policy):
-                where = {"num_train_levels": size, "replication": 0, "method": method}
-                where |= {"member": member}
-                traces = record(one, played)
-                for name, count in (("test", len(sets.test)), ("train", num_seen)):
-                    label = {"set": name, **where}
-                    episodes.append(_episode_rows(study, label, played[name], traces[name], count))
-                coherences.append(_coherence_rows(where, sets.test, traces["test"]))
-                if method in PREDICTED:
-                    learned = _fit_head(study, traces["validation"])
-                    heads[method] = learned and learned.to_json()
-                    chosen += _choose_coefficients(study, size, method, traces["validation"])
-                    for name in RECORDED if method == WATCHED else ("test",):
-                        label = {"set": name, **where}
-                        steps.append(_step_rows(label, played[name], traces[name], learned))
-                    said.append(_member_rows(study, where, sets.test, traces["test"]))
+            if not _is_played(part, method):
+                _play_way(study, sets, record, method, policy, _way(part, method), size)
             shown.show(done, method)
-    write_json(part / "heads.json", heads)
-    write_json(part / "chosen.json", chosen)
-    write_table(part / "steps.parquet", stack(steps))
-    write_table(part / "coherence.parquet", stack(coherences))
-    write_table(part / "members.parquet", stack(said))
-    write_table(part / "episodes.parquet", stack(episodes))  # last: it says that the others are
+
+
+def _play_way(
+    study: CoinRunStudy,
+    sets: Sets,
+    record: Callable[[Any, Mapping[str, LevelSet]], dict[str, Trace]],
+    method: str,
+    policy: Any,
+    folder: Path,
+    size: int,
+) -> None:
+    """One way of acting on all sets that it plays: the tables in its folder."""
+    num_seen = _num_played(study, size)
+    played = {"test": sets.test, "train": _training_levels(study, sets.train, size)}
+    if method in PREDICTED:
+        names = ("validation", "calibration", "shifted")
+        played |= {name: getattr(sets, name) for name in names}
+    episodes: list[dict[str, Any]] = []
+    coherences: list[dict[str, Any]] = []
+    for member, one in _players_of(study, method, policy):
+        where = {"num_train_levels": size, "replication": 0, "method": method, "member": member}
+        traces = record(one, played)
+        for name, count in (("test", len(sets.test)), ("train", num_seen)):
+            label = {"set": name, **where}
+            episodes.append(_episode_rows(study, label, played[name], traces[name], count))
+        coherences.append(_coherence_rows(where, sets.test, traces["test"]))
+    if method in PREDICTED:  # by one player
+        learned = _fit_head(study, traces["validation"])
+        chosen = _choose_coefficients(study, size, method, traces["validation"])
+        steps = [
+            _step_rows({"set": name, **where}, played[name], traces[name], learned)
+            for name in (RECORDED if method == WATCHED else ("test",))
+        ]
+        said = _member_rows(study, where, sets.test, traces["test"])
+        write_json(folder / "head.json", learned and learned.to_json())
+        write_json(folder / "chosen.json", chosen)
+        write_table(folder / "steps.parquet", stack(steps))
+        write_table(folder / "members.parquet", stack([said]))
+    write_table(folder / "coherence.parquet", stack(coherences))
+    write_table(folder / "episodes.parquet", stack(episodes))  # last: see _is_played
 
 
 def _players_of(study: CoinRunStudy, method: str, policy: Any) -> Iterator[tuple[int, Any]]:
@@ -763,7 +786,7 @@ def _help_one(
     chosen = _read_chosen(part)
     pair = knowing.coefficients_of(chosen, size, WATCHED, study.alarm_window) or scores.WITH_STD
     calibration = knowing.read_recorded(
-        _read_part(part, "steps"),
+        _read_part(part, "steps", (WATCHED,)),
         "calibration",
         size,
         WATCHED,
@@ -841,9 +864,13 @@ def _helped_rows(
 def merge(study: CoinRunStudy, path: Path) -> None:
     """Writes the tables of the run at `path` from those of its parts."""
     parts = [_part(path, size) for size in study.sizes]
-    episodes, steps, coherences, said = (
-        pa.concat_tables([_read_part(part, name) for part in parts])
-        for name in ("episodes", "steps", "coherence", "members")
+    episodes, coherences = (
+        pa.concat_tables([_read_part(part, name, ACTING) for part in parts])
+        for name in ("episodes", "coherence")
+    )
+    steps, said = (
+        pa.concat_tables([_read_part(part, name, PREDICTED) for part in parts])
+        for name in ("steps", "members")
     )
     helped = pa.concat_tables([_read_help(part, name) for part in parts for name in WAYS_OF_HELP])
     chosen = [row for part in parts for row in _read_chosen(part)]
@@ -885,9 +912,14 @@ def _read_later(steps: pa.Table) -> pa.Table:
     return steps
 
 
-def _read_part(part: Path, name: str) -> pa.Table:
-    with made_again_without(part / "episodes.parquet"):  # written last
-        return read_table(part / f"{name}.parquet")
+def _read_part(part: Path, name: str, methods: Sequence[str]) -> pa.Table:
+    """A table of a part, those of the ways of acting one after the other."""
+    tables = []
+    for method in methods:
+        folder = _way(part, method)
+        with made_again_without(folder / "episodes.parquet"):  # written last
+            tables.append(read_table(folder / f"{name}.parquet"))
+    return pa.concat_tables(tables)
 
 
 def _read_help(part: Path, helper: str) -> pa.Table:
@@ -897,9 +929,12 @@ def _read_help(part: Path, helper: str) -> pa.Table:
 
 
 def _read_chosen(part: Path) -> list[dict[str, Any]]:
-    with made_again_without(part / "episodes.parquet"):
-        chosen: list[dict[str, Any]] = read_json(part / "chosen.json")
-        return chosen
+    chosen: list[dict[str, Any]] = []
+    for method in PREDICTED:
+        folder = _way(part, method)
+        with made_again_without(folder / "episodes.parquet"):
+            chosen += read_json(folder / "chosen.json")
+    return chosen
 
 
 def report(study: CoinRunStudy, path: Path) -> list[findings.Finding]:
