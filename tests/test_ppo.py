@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from hotoven import nets
+from hotoven.envs.coinrun.env import CoinRun
 from hotoven.learners.ppo import (
     Batch,
     PPOConfig,
@@ -221,6 +222,30 @@ def test_members_in_turn_learn_what_members_side_by_side_learn():
         return train(jax.random.split(jax.random.key(0), 3))
 
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-4), params(8), params(None))
+
+
+@pytest.mark.parametrize(
+    ("net", "backend"), [("impala", "cpu"), ("impala", "gpu"), ("nature", "gpu")]
+)
+def test_only_on_a_gpu_and_for_impala_are_members_taught_in_turn_by_native_convolutions(
+    net: str, backend: str, monkeypatch
+):
+    env = CoinRun(obs="pixels", max_steps=4)
+    config = replace(CONFIG, net=net, num_envs=2, num_steps=2, num_minibatches=1, num_epochs=1)
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    learner = make_ppo(config, env)
+    monkeypatch.undo()
+    levels = jax.tree.map(jnp.asarray, env.generate(np.arange(2))[0])
+
+    def train(keys: jax.Array) -> Any:
+        states = jax.vmap(learner.init, (None, None, 0))(levels, jnp.int32(2), keys)
+        iterate = jax.vmap(learner.iterate, (0, None, None, None))
+        return iterate(states, jnp.int32(0), levels, jnp.int32(2))[0].params
+
+    told = str(jax.make_jaxpr(train)(jax.random.split(jax.random.key(0), 3)))
+    native = (net, backend) == ("impala", "gpu")
+    assert ("conv_general_dilated" in told) == native
+    assert "group_count=3" not in told  # which is what side by side would make of them
 
 
 def test_without_a_reward_a_new_agent_stays_undecided():

@@ -122,8 +122,10 @@ class Batch(NamedTuple):
     target: jax.Array  # float32, of the value
 
 
-def make_net(config: PPOConfig, env: Env) -> Net:
+def make_net(config: PPOConfig, env: Env, native: bool = False) -> Net:
     """The network: observation -> float32[A + 1], the actions' logits and the value.
+
+    For `native` see `nets.impala_cnn`, the only one that it changes.
 
     The last layer starts at zero: a new agent acts uniformly and expects nothing. With random
     values their noise would be all the advantage there is until the first reward, and advantages
@@ -136,7 +138,7 @@ def make_net(config: PPOConfig, env: Env) -> Net:
             shape, config.hidden, num_outputs, high=high, last_gain=0.0, num_wholes=wholes
         )
     elif config.net == "impala":
-        net = nets.impala_cnn(shape, num_outputs, high=high, last_gain=0.0)
+        net = nets.impala_cnn(shape, num_outputs, high=high, last_gain=0.0, native=native)
     else:
         layers, hidden = nets.NATURE if config.net == "nature" else nets.SMALL
         net = nets.strided_cnn(shape, layers, hidden, num_outputs, high, last_gain=0.0)
@@ -167,8 +169,11 @@ def make_ppo(config: PPOConfig, env: Env) -> Learner:
         )
     net = make_net(config, env)
     optimizer = make_optimizer(config)
-    loss_and_grads = partial(_loss_and_grads, config, net)
-    if config.rows_at_once is not None:  # the cache that holds one member's part holds no five
+    # a GPU's own convolutions are fast for one network, not for groups of them
+    native = config.net == "impala" and jax.default_backend() != "cpu"
+    loss_and_grads = partial(_loss_and_grads, config, make_net(config, env, native))
+    # and a cache that holds one member's part holds no five
+    if native or config.rows_at_once is not None:
         loss_and_grads = jax.custom_batching.sequential_vmap(loss_and_grads)
 
     def init(levels: PyTree, num_levels: jax.Array, key: jax.Array) -> AgentState:
