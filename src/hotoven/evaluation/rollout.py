@@ -120,12 +120,15 @@ def record_all(
     key: jax.Array,
     probe: Probe = _no_probe,
     truth: bool = True,
-    num_slots: int = 32,
+    num_slots: int | None = None,
     devices: Sequence[jax.Device] | None = None,
 ) -> Trace:
     """As `record`, with the levels spread over devices (all there are); a Trace of host arrays.
 
-        Compiled once per device, kind of policy and kind of probe. Let a probe of networks be a
+    Played side by side are `num_slots` levels on each device; if None 32, or on an accelerator
+    1024, for which a step of many takes little longer than one of few.
+
+    Compiled once per device, kind of policy and kind of probe. Let a probe of networks be a
     `jax.tree_util.Partial` of a function and their parameters: as leaves these may change without
     another compilation. An array that is in both policy and probe is handed over once, so that
     what both compute from it is computed once.
@@ -136,7 +139,8 @@ def record_all(
 
     def work(device: jax.Device, part: slice) -> Trace:
         given = jax.device_put((arrays, _part(levels, part), keys[part]), device)
-        return jax.device_get(_record_distinct(*given, env, form, truth, num_slots))
+        slots = num_slots or (32 if device.platform == "cpu" else 1024)
+        return jax.device_get(_record_distinct(*given, env, form, truth, slots))
 
     groups = spread(num_levels, devices or jax.devices())
     return join(at_once(work, *zip(*groups, strict=True)))
