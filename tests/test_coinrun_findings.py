@@ -162,7 +162,7 @@ def study():
             promise("test", 0.2, 30),
             promise("test", 0.1, 24),
             promise("test", 0.05, 100, vacuous=True),
-            promise("test", 0.2, 100, rule="tested"),
+            promise("test", 0.2, 36, rule="tested"),
             promise("shifted", 0.2, 100),
             promise("shifted", 0.1, 20),
         ],
@@ -201,6 +201,7 @@ def test_a_study_in_which_every_claim_holds_supports_every_claim():
             "values tell most": 10,  # 90% against the blocker's 80%
             "incoherence explains it": -25,  # from 200 of 400 levels to 100
             "the promise holds": 2,  # 12% where 10% is promised, and not -5
+            "the sure promise holds": -2,
             "the promise breaks elsewhere": 30,
             "help helps": 15,
             "alarms beat chance": 20,  # 30 of 100 levels against 10, at 0.8 and 0.9 requests
@@ -446,6 +447,23 @@ def test_a_promise_is_broken_where_its_whole_interval_is_above_it():
     )
 
 
+def test_a_sure_promise_has_no_interval_of_its_own():
+    rows = study()
+    # 27.5% where 20% is promised: too many of what is sure, not of what is so on average
+    rows["promises"][0] = promise("test", 0.2, 55)
+    rows["promises"][3] = promise("test", 0.2, 55, rule="tested")
+    findings = found(rows)
+    assert findings["the promise holds"].verdict == "undecided"
+    sure = findings["the sure promise holds"]
+    assert sure.verdict == "not supported"
+    low, high = wilson(55, 200)
+    assert sure[3:6] == pytest.approx((7.5, 100 * low - 20, 100 * high - 20))
+    rows["promises"][3] = promise("test", 0.2, 40, rule="tested")
+    assert found(rows)["the sure promise holds"].verdict == "supported"
+    rows["promises"][3] = promise("test", 0.2, 48, rule="tested")  # up to 30.3%
+    assert found(rows)["the sure promise holds"].verdict == "undecided"
+
+
 def test_promises_that_only_constant_alarm_keeps_decide_nothing():
     rows = study()
     rows["promises"] = [promise("test", 0.05, 0, vacuous=True)]
@@ -559,7 +577,7 @@ def test_one_number_of_training_levels_leaves_out_what_compares_two():
 def test_nothing_at_all_is_undecided():
     findings = coinrun_findings({})
     assert {finding.verdict for finding in findings} == {"undecided"}
-    assert len(findings) == 11
+    assert len(findings) == 12
 
 
 def test_findings_are_written_as_those_of_the_grid():

@@ -178,6 +178,41 @@ def test_promises_are_measured_on_levels_that_the_threshold_was_not_chosen_on():
     assert all(a["threshold"] <= b["threshold"] for a, b in zip(tested, conformal, strict=True))
 
 
+def test_a_false_alarm_is_an_alarm_in_an_episode_without_a_catastrophe():
+    def steps(set: str, *episodes: tuple[str, list[float]]) -> list[dict]:
+        """Episodes by outcome and the danger, minus mu, of each of their steps."""
+        scores = dict.fromkeys(knowing.STEP_SCORES, np.float32(0))
+        where = {"set": set, "num_train_levels": 10, "method": "mean"}
+        return [
+            where
+            | {"level_index": level, "step": step, "mu": np.float32(-danger)}
+            | {"outcome": outcome if step == len(dangers) - 1 else "running"}
+            | {name: zero for name, zero in scores.items() if name != "mu"}
+            for level, (outcome, dangers) in enumerate(episodes)
+            for step, danger in enumerate(dangers)
+        ]
+
+    deaths = [("catastrophe", [float(peak)]) for peak in range(1, 10)]
+    late = ("timeout", [0.0] * MAX_STEPS)
+    rows = knowing.promise_rows(
+        table(
+            steps("calibration", *deaths),
+            # 5 in its first step, 3, 2 and 0; of the deaths one is above 2 and does not count
+            steps("test", ("solved", [5, 0]), ("solved", [3]), ("solved", [2]), late, *deaths[1:3]),
+            steps("shifted", *deaths[:1]),
+        ),
+        [], (10,), MAX_STEPS, "mean", 1, 0, (0.3,), 0.1,
+    ).to_pylist()  # fmt: skip
+    found = {
+        row["set"]: row for row in rows if (row["score"], row["rule"]) == ("mean", "conformal")
+    }
+    # two of nine may come unannounced: (2 + 1) / (9 + 1)
+    assert 2 <= found["test"]["threshold"] < 3
+    assert found["test"]["share"] == 0.5
+    assert found["test"]["false_alarm_share"] == 0.5
+    assert found["shifted"]["false_alarm_share"] is None  # there every episode died
+
+
 def test_thresholds_of_promises_are_chosen_on_calibration_levels_alone():
     def thresholds(**seeds: int) -> dict[tuple, tuple]:
         sets = ("test", "calibration", "shifted")

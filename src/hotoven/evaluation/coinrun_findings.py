@@ -29,6 +29,7 @@ from hotoven.evaluation.coinrun_knowing_claims import (
     judge_gain_by_window,
     judge_promise_breaks,
     judge_promise_holds,
+    judge_sure_promise_holds,
     judge_window,
 )
 from hotoven.evaluation.coinrun_rows import Missing, Tables, all_sizes
@@ -127,6 +128,14 @@ def _claims(sizes: Sequence[int]) -> Iterator[_Claim]:
         "catastrophes left unannounced, measured minus promised, where it is worst, test levels, "
         "percentage points",
         judge_promise_holds,
+    )
+    yield _Claim(
+        "the sure promise holds",
+        "On unseen levels of the same kind no more catastrophes come unannounced than the tested "
+        "threshold (learn then test) promises.",
+        "catastrophes left unannounced, measured minus promised, where it is worst, test levels, "
+        "percentage points",
+        judge_sure_promise_holds,
     )
     yield _Claim(
         "the promise breaks elsewhere",

@@ -2,14 +2,14 @@
 
 What the standard deviation adds to AUC, near and further ahead, with few levels and with more;
 whether what is near is easier to predict; whether another score is better; whether promises hold on
-levels of the same kind, and break on others. Source of all but the last three: Kenton, Filos, Evans
+levels of the same kind, and break on others. Source of all but the last four: Kenton, Filos, Evans
 & Gal 2019, "Poor generalization can be dangerous in RL!", its second half. AUC are compared, and
 promises measured, in `knowing`.
 """
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from hotoven.evaluation.bootstrap import CONFIDENCE, Interval, wilson
 from hotoven.evaluation.coinrun_rows import (
@@ -33,6 +33,11 @@ _EXCESS: Final = (
     "The intervals allow for the levels that thresholds were chosen on and for those that they "
     "were measured on, and hold together with 95%. Promises that can only be kept by an alarm in "
     "every step are left out."
+)
+_SURELY: Final = (
+    "Such a threshold promises of itself, not on average: the intervals are of what was measured "
+    "alone, and hold together with 95%. With the probability delta a calibration breaks its "
+    "promise. Promises that can only be kept by an alarm in every step are left out."
 )
 _PROMISE: Final = ("promised", "num_calibration", "share", "num_catastrophes")
 _SET_WORDS: Final = {"test": "test levels", "shifted": "levels of the other mode"}
@@ -229,40 +234,34 @@ def _compared(row: Mapping[str, Any]) -> Interval:
 
 
 def judge_promise_holds(tables: Tables) -> Judged:
-    """Whether every promise is kept on unseen levels of the same kind."""
-    excess, details, note = _excesses(tables, "test")
-    worst = max(excess, key=lambda interval: interval.estimate)
+    """Whether every conformal promise is kept on unseen levels of the same kind."""
+    return _judge_kept(_excesses(tables, "test"), _EXCESS)
+
+
+def judge_sure_promise_holds(tables: Tables) -> Judged:
+    """The same of thresholds that were tested, learn then test."""
+    return _judge_kept(_excesses(tables, "test", "tested"), _SURELY)
+
+
+def _judge_kept(told: "_Excesses", words: str) -> Judged:
+    worst = max(told.intervals, key=lambda interval: interval.estimate)
     rule = (
         "Not supported if at some number of training levels and promised share the interval is "
         f"wholly above 0; else supported if every one excludes an excess of {100 * ROOM:g} "
-        f"percentage points, otherwise undecided. {_EXCESS}"
+        f"percentage points, otherwise undecided. {words}"
     )
     verdict: Verdict = "undecided"
-    if any(interval.low > 0 for interval in excess):
+    if any(interval.low > 0 for interval in told.intervals):
         verdict = "not supported"
-    elif all(interval.high < ROOM for interval in excess):
+    elif all(interval.high < ROOM for interval in told.intervals):
         verdict = "supported"
-    return Judged(worst, verdict, rule, details + _tested(tables), note)
-
-
-def _tested(tables: Tables) -> tuple[Detail, ...]:
-    """What thresholds that were tested, learn then test, left unannounced on test levels."""
-    return tuple(
-        detail(
-            row["num_train_levels"],
-            f"test levels: unannounced where at most {row['promised']:.0%} is promised surely "
-            "(learn then test), %",
-            interval_of(row, ("share", "low", "high")),
-        )
-        for row in rows_of(tables, "promises", set="test", rule="tested", score=SCORE)
-        if not row["vacuous"]
-    )
+    return Judged(worst, verdict, rule, told.details, told.note)
 
 
 def judge_promise_breaks(tables: Tables) -> Judged:
     """Whether some promise is broken on levels of the other mode."""
-    excess, details, note = _excesses(tables, "shifted")
-    worst = max(excess, key=lambda interval: interval.low)
+    told = _excesses(tables, "shifted")
+    worst = max(told.intervals, key=lambda interval: interval.low)
     rule = (
         "Supported if at some number of training levels and promised share the interval is wholly "
         f"above 0, not supported if none reaches above it, otherwise undecided. {_EXCESS}"
@@ -270,23 +269,34 @@ def judge_promise_breaks(tables: Tables) -> Judged:
     verdict: Verdict = "undecided"
     if worst.low > 0:
         verdict = "supported"
-    elif all(interval.high <= 0 for interval in excess):
+    elif all(interval.high <= 0 for interval in told.intervals):
         verdict = "not supported"
-    return Judged(worst, verdict, rule, details, note)
+    return Judged(worst, verdict, rule, told.details, told.note)
 
 
-def _excesses(tables: Tables, set: str) -> tuple[list[Interval], tuple[Detail, ...], str]:
-    """Measured minus promised for each promise, and what was measured; and what it rests on.
+class _Excesses(NamedTuple):
+    """Measured minus promised for each promise; what was measured; and what it rests on.
 
-    The intervals of the differences hold together with 95%, those of what was measured each.
+    The intervals hold together with 95%, those of what was measured each.
     """
-    rows = rows_of(tables, "promises", set=set, rule="conformal", score=SCORE)
+
+    intervals: list[Interval]
+    details: tuple[Detail, ...]
+    note: str
+
+
+def _excesses(tables: Tables, set: str, rule: str = "conformal") -> _Excesses:
+    """Of the thresholds that were chosen by that rule, on one set of levels."""
+    rows = rows_of(tables, "promises", set=set, rule=rule, score=SCORE)
     if not rows:
-        raise Missing(f"no catastrophe on {_SET_WORDS[set]} had a conformal threshold")
+        raise Missing(f"no catastrophe on {_SET_WORDS[set]} had a {rule} threshold")
     kept = [row for row in rows if not row["vacuous"]]
     if not kept:
         raise Missing("every promise can only be kept by an alarm in every step")
-    excess = [promise_excess(**{n: row[n] for n in _PROMISE}, looks=len(kept)) for row in kept]
+    excess = [
+        promise_excess(**{n: row[n] for n in _PROMISE}, looks=len(kept), sure=rule == "tested")
+        for row in kept
+    ]
     details = tuple(
         detail(
             row["num_train_levels"],
@@ -300,13 +310,18 @@ def _excesses(tables: Tables, set: str) -> tuple[list[Interval], tuple[Detail, .
         f"on {_range(row['num_catastrophes'] for row in kept)} catastrophes each, with thresholds "
         f"chosen on {_range(row['num_calibration'] for row in kept)}."
     )
-    return excess, details, note
+    return _Excesses(excess, details, note)
 
 
 def promise_excess(
-    promised: float, num_calibration: int, share: float, num_catastrophes: int, looks: int = 1
+    promised: float,
+    num_calibration: int,
+    share: float,
+    num_catastrophes: int,
+    looks: int = 1,
+    sure: bool = False,
 ) -> Interval:
-    """The share measured minus the share promised by a conformal threshold.
+    """The share measured minus the share promised.
 
     A conformal promise is kept on average over calibrations: the threshold of one leaves more or
     less than promised unannounced. So what is promised has an interval too, that of the share in
@@ -317,12 +332,14 @@ def promise_excess(
       num_calibration: catastrophes that the threshold was chosen on.
       share: unannounced of the num_catastrophes that it was measured on.
       looks: intervals that are to hold together with 95%.
+      sure: the threshold promises of itself, so that what is promised has no interval.
     """
     confidence = 1 - (1 - CONFIDENCE) / looks
     # as `promise.conformal_threshold` allows; a hair more than it may have rounded off
     allowed = max(0, math.floor(promised * (num_calibration + 1) + 1e-9) - 1)
     low, high = wilson(allowed, num_calibration, confidence)
-    expected = Interval(promised, min(low, promised), max(high, promised), "levels")
+    low, high = (promised, promised) if sure else (min(low, promised), max(high, promised))
+    expected = Interval(promised, low, high, "levels")
     seen = wilson(round(share * num_catastrophes), num_catastrophes, confidence)
     return unpaired_difference(Interval(share, *seen, "levels"), expected)
 
