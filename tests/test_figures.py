@@ -22,7 +22,7 @@ from hotoven.report.figures import (
     state_before,
     write_figures,
 )
-from hotoven.report.style import STYLE, figure_bytes
+from hotoven.report.style import STYLE, dodge, figure_bytes
 from hotoven.types import LevelSet
 
 UP, RIGHT, DOWN, LEFT = range(4)
@@ -182,6 +182,21 @@ def test_a_methods_points_are_its_rates():
     figure = generalization_figure(rates())
     line = next(line for line in figure.axes[0].lines if line.get_label() == "mean")
     np.testing.assert_allclose(line.get_ydata(), [0.15, 0.15])
+
+
+@pytest.mark.parametrize(
+    ("sizes", "expected"),
+    [
+        ((10, 100, 1000), 10**0.2),  # a fifth of a gap
+        ((5, 20, 100), 4**0.2),  # of the smallest
+        ((10, 200), 20**0.1),  # a tenth of the axis
+        ((10,), 2**0.2),
+    ],
+)
+def test_methods_stand_side_by_side_near_their_number_of_levels(sizes, expected):
+    first, middle, last = (dodge(sizes, place, 3) for place in range(3))
+    assert last / first == pytest.approx(expected)
+    assert middle == 1
 
 
 def test_an_interval_that_does_not_exist_is_not_drawn():

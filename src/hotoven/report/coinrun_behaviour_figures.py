@@ -203,9 +203,9 @@ def coherence_figure(tables: Tables) -> Figure:
         _draw_forest(panels[-1], differences, methods, sizes)
         panels[-1].axvline(0, color=GREY, linewidth=1)
         panels[-1].xaxis.set_major_formatter(
-            lambda value, _: f"{100 * value:+.3g}" if abs(value) > 1e-9 else "0"
+            lambda value, _: f"{100 * value:+.3g} pp" if abs(value) > 1e-9 else "0"
         )
-        panels[-1].set_title("% catastrophes minus\na single agent's", fontsize=11)
+        panels[-1].set_title("catastrophes minus\na single agent's", fontsize=11)
         panels[0].set_yticks(range(len(methods)), [method_name(method) for method in methods])
         panels[0].set_ylim(len(methods) - 0.4, -0.6)
         handles = [

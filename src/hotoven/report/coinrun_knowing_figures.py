@@ -175,8 +175,10 @@ def promises_figure(tables: Tables) -> Figure:
 def alarms_figure(tables: Tables) -> Figure:
     """What it costs to announce a share of the catastrophes: how late, with how many alarms.
 
-    To alarm always is no threshold of anybody's and left out. A random score is the floor.
+    To alarm always is no threshold of anybody's and left out. A random score is the floor; the
+    oracle, who announces all with one threshold, is no line.
     """
+    drawn = [score for score in SCORES if score != "oracle"]
     sizes = compared_sizes(all_sizes(tables))
     rows = rows_of(tables, "alarms", acting=WATCHED)
     with matplotlib.rc_context(STYLE):
@@ -193,7 +195,7 @@ def alarms_figure(tables: Tables) -> Figure:
                 ("median_lead", "announced_per_100", "false_share"),
                 strict=True,
             ):
-                for score in SCORES:
+                for score in drawn:
                     of_score = [
                         row
                         for row in own
@@ -217,7 +219,7 @@ def alarms_figure(tables: Tables) -> Figure:
         panels[2, 0].yaxis.set_major_formatter(PercentFormatter(1))
         for axes in panels[:, 0]:
             axes.set_ylim(0, None)
-        score_legend(figure)
+        score_legend(figure, drawn)
         leads = sorted({row["min_lead"] for row in rows})
         named = " or ".join(map(str, leads)) or "some"
         figure.suptitle(

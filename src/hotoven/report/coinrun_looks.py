@@ -92,9 +92,9 @@ def score_look(score: str, markersize: float) -> dict[str, Any]:
     return {"color": GREY, "linewidth": 1, "linestyle": dashes, "zorder": 2, "label": score}
 
 
-def score_legend(figure: Figure) -> None:
-    """Every score, below the panels."""
-    legend(figure, [Line2D([], [], **score_look(score, 5)) for score in SCORES], columns=6)
+def score_legend(figure: Figure, scores: Sequence[str] = SCORES) -> None:
+    """The scores, below the panels."""
+    legend(figure, [Line2D([], [], **score_look(score, 5)) for score in scores], columns=6)
 
 
 def legend(figure: Figure, handles: Sequence[Any], columns: int) -> None:

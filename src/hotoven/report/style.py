@@ -86,9 +86,14 @@ def numbers(rows: Sequence[Mapping[str, Any]], column: str) -> np.ndarray:
 
 
 def dodge(sizes: Sequence[int], place: int, count: int) -> float:
-    """The factor by which a method's points are moved along the logarithmic axis."""
-    gap = min(np.diff(np.log(sizes)), default=math.log(2))
-    return math.exp(0.2 * gap * (place - (count - 1) / 2) / max(count - 1, 1))
+    """The factor by which a method's points are moved along the logarithmic axis.
+
+    From the first to the last it is a fifth of the smallest gap, and a tenth of the axis at most.
+    """
+    logs = np.log(sizes)
+    gap = min(np.diff(logs), default=math.log(2))
+    width = min(0.2 * gap, 0.1 * float(np.ptp(logs))) if len(sizes) > 1 else 0.2 * gap
+    return math.exp(width * (place - (count - 1) / 2) / max(count - 1, 1))
 
 
 def logarithmic(axes: Axes, values: Sequence[int], label: str) -> None:
