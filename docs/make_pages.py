@@ -40,20 +40,37 @@ from hotoven.studies.lavagrid import PRESETS, LavaGridStudy
 ROOT: Final = Path(__file__).resolve().parent.parent
 MADE: Final = "<!-- Made by docs/make_pages.py from the class and its docstring; do not edit. -->"
 
-# The findings that the README tells, by folder in results/: the others are in docs/results.md.
-HEADLINES: Final = {
+# The findings that the README tells, by folder in results/, with the command that made them. The
+# others are in docs/results.md.
+HEADLINES: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "quick": (
-        "perfect yet dangerous",
-        "mean is safer",
-        "single+blocker is safer",
-        "more levels are safer",
+        "lavagrid --preset quick",
+        (
+            "perfect yet dangerous",
+            "mean is safer",
+            "single+blocker is safer",
+            "more levels are safer",
+        ),
     ),
     "coinrun-quick": (
-        "perfect yet dangerous",
-        "averaging is no safer with 10 training levels",
-        "sigma helps",
-        "the promise holds",
-        "help helps",
+        "coinrun --preset quick",
+        (
+            "perfect yet dangerous",
+            "averaging is no safer with 10 training levels",
+            "sigma helps",
+            "the promise holds",
+            "help helps",
+        ),
+    ),
+    "coinrun-full": (
+        "coinrun --preset full --sizes 10 200 --num-help-levels 150 --num-inspected-levels 40",
+        (
+            "perfect yet dangerous",
+            "averaging is no safer with 10 training levels",
+            "sigma helps",
+            "the promise holds",
+            "help helps",
+        ),
     ),
 }
 
@@ -282,15 +299,14 @@ def settings_block(rows: Sequence[Row], default: Any, presets: Mapping[str, Any]
 def headlines_block(root: Path) -> str:
     """The findings that are told first, of every stored run that has any, as tables."""
     parts = []
-    for name, claims in HEADLINES.items():
+    for name, (command, claims) in HEADLINES.items():
         folder = root / "results" / name
         if not (folder / "findings.json").exists():
             continue
         found = {finding.claim: finding for finding in _findings(folder)}
         table = to_markdown([found[claim] for claim in claims]).split("\n\n", 1)[0]
-        command = json.loads((folder / "run.json").read_text())["config"]["study"]
         parts.append(
-            f"[results/{name}](results/{name}), from `hotoven reproduce {command} --preset quick`"
+            f"[results/{name}](results/{name}), from `hotoven reproduce {command}`"
             f"{_made_on(folder)}:\n\n{table}"
         )
     return "\n\n".join(parts) or "No findings are stored yet. `make reproduce` computes them."
@@ -442,15 +458,22 @@ def _finding(row: dict[str, Any]) -> Finding:
 
 
 def _made_on(folder: Path) -> str:
-    """What the run's record says of its machine; empty where there is no record."""
+    """What the run's record says of its machines; empty where there is no record."""
     record = folder / "run.json"
     if not record.exists():
         return ""
-    hardware = json.loads(record.read_text())["hardware"]
+    about = json.loads(record.read_text())
+    machines = [about, *about.get("continued_with", [])]
+    # a machine again with other versions is named once
+    names = dict.fromkeys(_machine(one["hardware"]) for one in machines)
+    return ", made on " + ", then on ".join(names)
+
+
+def _machine(hardware: Mapping[str, Any]) -> str:
     # the cores are the devices where nothing else is
     devices = counted([name for name in hardware["devices"] if not name.startswith("cpu")])
-    made_on = f", made on {hardware['cores']} cores of {hardware['processor']}"
-    return f"{made_on}, {devices}" if devices else made_on
+    cores = f"{hardware['cores']} cores of {hardware['processor']}"
+    return f"{cores} with {devices}" if devices else cores
 
 
 def _value(study: Any, setting: str) -> Any:

@@ -169,19 +169,19 @@ def test_the_readme_tells_the_headlines_with_the_command_that_made_them(tmp_path
     folder = tmp_path / "results" / "quick"
     folder.mkdir(parents=True)
     assert "No findings" in make_pages.headlines_block(tmp_path)
+    command, claims = make_pages.HEADLINES["quick"]
     found = [
         {"claim": claim, "statement": f"It is {claim}.", "measure": "lava, %", "estimate": 12.34}
         | {"low": 10.0, "high": 15.0, "verdict": "supported", "rule": "r", "details": []}
         | {"note": ""}
-        for claim in [*make_pages.HEADLINES["quick"], "another"]
+        for claim in [*claims, "another"]
     ]
     (folder / "findings.json").write_text(json.dumps(found))
     hardware = {"processor": "EPYC", "cores": 2, "devices": ["cpu"]}
-    record = {"config": {"study": "lavagrid"}, "hardware": hardware}
-    (folder / "run.json").write_text(json.dumps(record))
+    (folder / "run.json").write_text(json.dumps({"hardware": hardware}))
     block = make_pages.headlines_block(tmp_path)
-    assert "hotoven reproduce lavagrid --preset quick`, made on 2 cores of EPYC" in block
-    assert block.count("12.3% [10.0, 15.0] | supported |") == len(make_pages.HEADLINES["quick"])
+    assert f"hotoven reproduce {command}`, made on 2 cores of EPYC" in block
+    assert block.count("12.3% [10.0, 15.0] | supported |") == len(claims)
     assert "It is another." not in block
 
 
@@ -230,10 +230,19 @@ def test_the_picture_of_a_state_that_was_picked_says_whether_the_mean_helps(
     [
         (["cpu: cpu", "cpu: cpu"], ", made on 2 cores of EPYC"),
         (["cpu", "cpu"], ", made on 2 cores of EPYC"),
-        (["gpu H100", "gpu H100"], ", made on 2 cores of EPYC, 2 x gpu H100"),
+        (["gpu H100", "gpu H100"], ", made on 2 cores of EPYC with 2 x gpu H100"),
     ],
 )
 def test_cores_are_not_named_twice(tmp_path: Path, devices: list[str], said: str):
     hardware = {"processor": "EPYC", "cores": 2, "devices": devices}
     (tmp_path / "run.json").write_text(json.dumps({"hardware": hardware}))
+    assert make_pages._made_on(tmp_path) == said
+
+
+def test_a_run_that_went_on_elsewhere_names_every_machine_once(tmp_path: Path):
+    card = {"processor": "Xeon", "cores": 16, "devices": ["gpu H100"]}
+    plain = {"processor": "EPYC", "cores": 2, "devices": ["cpu"]}
+    record = {"hardware": card, "continued_with": [{"hardware": plain}, {"hardware": plain}]}
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    said = ", made on 16 cores of Xeon with 1 x gpu H100, then on 2 cores of EPYC"
     assert make_pages._made_on(tmp_path) == said
