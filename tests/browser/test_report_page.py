@@ -547,6 +547,21 @@ def test_a_phone_needs_no_sideways_scroll(at, page, run):
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
+@pytest.mark.parametrize("run", ["coin", "grid"])
+def test_on_a_phone_bars_have_the_width_and_their_names_above_them(at, page, run):
+    page.set_viewport_size({"width": 390, "height": 844})
+    at(f"#run={run}&episode=10/mean/2")
+    boxes = lambda what: [one.bounding_box() for one in page.locator(f"#ends {what}").all()]  # noqa: E731
+    (field,) = boxes(".nsewdrag")
+    assert field["width"] > 280
+    names = boxes(".annotation-text")
+    tops = sorted({round(bar["y"]) for bar in boxes(".bars .point path")})
+    assert len(names) == len(tops) == (2 if run == "coin" else 3)
+    for name, top in zip(names, tops, strict=True):
+        assert -1 < top - name["y"] - name["height"] < 8
+        assert abs(name["x"] - field["x"]) < 8
+
+
 @pytest.mark.parametrize("width", [390, 1280])
 def test_nothing_in_the_inspector_lies_over_anything_else(at, page, width):
     page.set_viewport_size({"width": width, "height": 900})
