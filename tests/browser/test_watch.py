@@ -68,8 +68,9 @@ def test_an_alarm_a_take_over_by_keys_a_hand_back_and_the_end(page, show, tmp_pa
         "aria-label", re.compile("right 0.10, down 0.90, .*chosen: down; dashed line at 0.50")
     )
     expect(page.locator("#values")).to_have_attribute(
-        "aria-label", "Values by member: 1 -0.75, 2 -0.75"
+        "aria-label", "Values by member: 1 \u22120.75, 2 \u22120.75"
     )
+    expect(page.locator("#values .tick").first).to_have_text("\u22120.75")
     press(page, "h")
     message(page, "You have the keys for 3 steps")
     press(page, "ArrowLeft", "ArrowLeft")
