@@ -207,6 +207,21 @@ def test_a_connection_that_is_lost_comes_back_where_it_was(page, show):
     expect(page.locator("#steps")).to_have_text("step 2 of 40")
 
 
+def test_a_game_that_fails_says_so_and_is_not_called_again(page, show):
+    served = show(coinrun([0.0]))
+    page.goto(served.site.address)
+    message(page, "Press P")
+
+    def fail() -> None:
+        raise IndexError("no such level")
+
+    served.session.step = fail
+    press(page, "p")
+    message(page, "The game has failed and is over. The terminal says why.")
+    page.wait_for_timeout(1500)  # longer than a lost connection is waited for
+    message(page, "The game has failed")
+
+
 # Who may enter
 
 
