@@ -52,6 +52,18 @@ def press(page: Page, *keys: str) -> None:
         page.keyboard.press(key)
 
 
+def pass_sockets(page: Page) -> list[WebSocketRoute]:
+    """The sockets that the page opens, as it opens them, for a test to close."""
+    routes: list[WebSocketRoute] = []
+
+    def through(route: WebSocketRoute) -> None:
+        route.connect_to_server()
+        routes.append(route)
+
+    page.route_web_socket(re.compile("/socket$"), through)
+    return routes
+
+
 def events(folder: Path) -> list[str]:
     return list(read_table(folder / INTERVENTIONS)["event"].to_pylist())
 
@@ -184,13 +196,7 @@ def test_a_second_viewer_sees_the_same_and_its_keys_count(page, show, browser: B
 
 def test_a_connection_that_is_lost_comes_back_where_it_was(page, show):
     served = show(watched([DOWN], [0.75, 0.0]))
-    routes: list[WebSocketRoute] = []
-
-    def through(route: WebSocketRoute) -> None:
-        route.connect_to_server()
-        routes.append(route)
-
-    page.route_web_socket(re.compile("/socket$"), through)
+    routes = pass_sockets(page)
     page.goto(served.site.address)
     message(page, "Alarm")
     press(page, "h", "ArrowLeft")
@@ -205,6 +211,42 @@ def test_a_connection_that_is_lost_comes_back_where_it_was(page, show):
     expect(page.locator("#steps")).to_have_text("step 2 of 40")
     page.reload()
     expect(page.locator("#steps")).to_have_text("step 2 of 40")
+
+
+def test_a_key_that_is_held_counts_on_when_the_connection_is_back(page, show):
+    served = show(coinrun([0.0]), mode="alone")
+    routes = pass_sockets(page)
+    page.goto(served.site.address)
+    page.keyboard.down("ArrowRight")
+    expect(page.locator("#steps")).to_have_text(re.compile("^step [1-9]"))
+    routes[0].close()
+    message(page, "The connection is lost.")
+    before = len(served.session.actions)
+    expect(page.locator("#message")).to_have_text("")
+    page.wait_for_timeout(500)
+    page.keyboard.up("ArrowRight")
+    after = served.session.actions[before:]
+    assert after[:3] == [7, 7, 7]
+
+
+def test_where_keys_make_steps_one_that_is_held_makes_no_other_when_the_connection_is_back(
+    page, show
+):
+    served = show(watched([DOWN], [0.75, 0.0]))
+    routes = pass_sockets(page)
+    page.goto(served.site.address)
+    message(page, "Alarm")
+    press(page, "h")
+    page.keyboard.down("ArrowLeft")
+    expect(page.locator("#steps")).to_have_text("step 1 of 40")
+    routes[0].close()
+    message(page, "The connection is lost.")
+    message(page, "You have the keys")
+    page.wait_for_timeout(500)
+    expect(page.locator("#steps")).to_have_text("step 1 of 40")
+    press(page, "ArrowDown")
+    expect(page.locator("#steps")).to_have_text("step 2 of 40")
+    page.keyboard.up("ArrowLeft")
 
 
 def test_a_game_that_fails_says_so_and_is_not_called_again(page, show):

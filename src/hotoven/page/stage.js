@@ -28,8 +28,10 @@ export function listKeys(list, keys) {
 export function connect(canvas, { greeted, shown, lost }) {
   const context = canvas.getContext("2d", { alpha: false });
   let socket;
+  let keys = []; // that are down
 
   function send(message) {
+    keys = message.keys ?? keys;
     if (socket?.readyState === WebSocket.OPEN) socket.send(JSON.stringify(message));
   }
 
@@ -52,6 +54,7 @@ export function connect(canvas, { greeted, shown, lost }) {
     own.binaryType = "arraybuffer";
     own.onopen = () => {
       if (document.hidden) send({ visible: false });
+      if (keys.length) send({ held: keys });
     };
     own.onmessage = async ({ data }) => {
       if (typeof data === "string") {
