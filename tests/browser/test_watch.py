@@ -103,6 +103,31 @@ def test_an_alarm_a_take_over_by_keys_a_hand_back_and_the_end(page, show, tmp_pa
     assert events(tmp_path).count("help") == 1 and events(tmp_path).count("go on") == 1
 
 
+def test_what_was_said_before_the_end_is_not_said_of_it(page, show):
+    served = show(watched([DOWN], [0.75, 0.0]), num_levels=1)
+    page.goto(served.site.address)
+    message(page, "Alarm")
+    for told in ("#message", "#picture"):
+        expect(page.locator(told)).to_have_attribute("data-tone", "alarm")
+    expect(page.locator("#score")).to_have_attribute("data-alarm", "true")
+    press(page, "g")
+    message(page, "Died: lava")
+    press(page, "p")  # so that the end stays
+    expect(page.locator("#pauses")).to_have_text("Resume")
+    for told in ("#message", "#picture"):
+        expect(page.locator(told)).to_have_attribute("data-tone", "")
+    expect(page.locator("#score")).to_have_text("The episode is over.")
+    expect(page.locator("#score")).to_have_attribute("data-alarm", "false")
+    expect(page.locator("#next")).to_have_text("")
+    for bars in ("#values", "#preferences", "#dangers"):
+        expect(page.locator(bars)).to_be_hidden()
+    expect(page.locator("#score")).to_be_visible()
+    press(page, "n")
+    expect(page.locator("#summary")).to_be_visible()
+    for gone in ("#said", "#picture", "#controls", "#keyboard"):  # there is nothing left to press
+        expect(page.locator(gone)).to_be_hidden()
+
+
 def test_time_goes_on_at_the_speed_that_is_chosen(page, show):
     served = show(coinrun([0.0]), num_levels=1)
     page.goto(served.site.address)
@@ -373,13 +398,8 @@ def test_axe_finds_nothing_serious(page, show, scheme):
     press(page, "ArrowDown")
     message(page, "Died: lava")
     assert serious(page) == []
-    # what was said before the end is not said of it
-    expect(page.locator("#score")).to_have_text("The episode is over.")
-    expect(page.locator("#score")).to_have_attribute("data-alarm", "false")
-    expect(page.locator("#values")).to_be_hidden()
     press(page, "n")
     expect(page.locator("#summary")).to_be_visible()
-    expect(page.locator("#keyboard")).to_be_hidden()  # there is nothing left to press
     assert serious(page) == []
 
 
