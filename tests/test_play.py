@@ -64,6 +64,17 @@ def test_keys_of_lavagrid_are_its_four_actions_and_jump_is_none():
     assert lavagrid_action(set()) is None
 
 
+def test_keys_that_were_held_before_go_on_in_time_and_make_no_other_step(lavagrid, coinrun):
+    for game in (lavagrid, coinrun):
+        game.hear(ANOTHER, {"held": ["right"]})
+        steps(game, 2)
+    assert lavagrid.actions == [] and coinrun.actions == [7, 7]
+    lavagrid.hear(ANOTHER, {"keys": ["right", "left"]})  # of which one is new
+    assert lavagrid.actions == [3]
+    with pytest.raises(ValueError, match="keys must be among left, right"):
+        lavagrid.hear(ANOTHER, {"held": ["x"]})
+
+
 # CoinRun: time passes
 
 

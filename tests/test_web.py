@@ -38,12 +38,15 @@ class Counter:
         self.told: list[tuple[str, Any]] = []
         self.pause_at = 10**9  # steps after which it pauses by itself
         self.seconds: dict[int, float] = {}  # how long a step takes
+        self.fail_at = 10**9  # steps after which it fails
 
     def greeting(self) -> dict[str, str]:
         return {"title": "Counter"}
 
     def step(self) -> None:
         self.times.append(time.monotonic())
+        if len(self.times) == self.fail_at:
+            raise IndexError("no such\nlevel")
         time.sleep(self.seconds.get(len(self.times), 0))
         self.runs = len(self.times) < self.pause_at
 
@@ -466,6 +469,33 @@ def test_time_goes_on_while_one_of_two_looks(served):
         shown = frame(first)
         confirm(first, shown)
         assert frame(first).number > shown.number
+
+
+def test_a_session_that_fails_ends_the_command_and_every_viewer_is_told(caplog, monkeypatch):
+    session = Counter()
+    session.fail_at, session.runs = 5, False
+    ended = []
+    with web.listen(0) as listener:
+        listener.listen()
+        port = listener.getsockname()[1]
+        site = web.Site(session, "play", port)
+        monkeypatch.setattr(web, "Site", lambda *_: site)
+
+        def command() -> None:
+            with pytest.raises(RuntimeError, match="the session failed") as end:
+                web.serve(session, "play", listener, open_browser=False)
+            ended.append(repr(end.value.__cause__))
+
+        thread = threading.Thread(target=command, daemon=True)
+        thread.start()
+        served = Served(session, site, port)
+        with look(served) as first, look(served) as second:
+            session.runs = True
+            assert close_code(first) == close_code(second) == 4000
+        thread.join(PATIENCE)
+    assert ended == [r"IndexError('no such\nlevel')"]
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines == ["hotoven: the session failed: IndexError: no such?level"]
 
 
 # The real games

@@ -172,15 +172,20 @@ class Game:
     def hear(self, viewer: int, message: Mapping[str, Any]) -> None:
         """Takes a viewer's keys ({"keys": [...]}, all that are down) or command ({"do": ...}).
 
+        Keys that it held before it came, as after a lost connection, are {"held": [...]}.
+
         Raises:
-          ValueError: it is neither.
+          ValueError: it is none of them.
         """
         if set(message) == {"do"}:
             self._command(message["do"])
         elif set(message) == {"keys"}:
             self._press(viewer, message["keys"])
+        elif set(message) == {"held"}:
+            self._hold(viewer, message["held"])
         else:
-            raise ValueError(f"it must hold keys or do, got {', '.join(map(ascii, message))[:80]}")
+            told = ", ".join(map(ascii, message))[:80]
+            raise ValueError(f"it must hold keys, held or do, got {told}")
 
     def let_go(self, viewer: int) -> None:
         """The keys of that viewer are up."""
@@ -232,6 +237,13 @@ class Game:
             action = self.controls.action({key})
             if action is not None:
                 self._act(action)
+
+    def _hold(self, viewer: int, keys: Any) -> None:
+        """These keys were down before: where each press is a step, theirs has been made."""
+        if self.controls.steps_per_second:
+            self._press(viewer, keys)
+        else:
+            self._hands.press(viewer, keys)
 
     def _command(self, command: Any) -> None:
         moves = {"restart": 0, "next": 1, "previous": -1}

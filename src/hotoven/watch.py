@@ -217,19 +217,22 @@ class Watch:
         """Takes a viewer's keys ({"keys": [...]}), speed ({"speed": ...}) or command ({"do": ...}).
 
         A command that makes no sense as things stand does nothing: another viewer was quicker.
+        Keys that it held before it came, as after a lost connection, are {"held": [...]}.
 
         Raises:
           ValueError: it is none of them.
         """
         if set(message) == {"keys"}:
             self._press(viewer, message["keys"])
+        elif set(message) == {"held"}:
+            self._hold(viewer, message["held"])
         elif set(message) == {"speed"}:
             self._set_speed(message["speed"])
         elif set(message) == {"do"}:
             self._command(message["do"])
         else:
             told = ", ".join(map(ascii, message))[:80]
-            raise ValueError(f"it must hold keys, speed or do, got {told}")
+            raise ValueError(f"it must hold keys, held, speed or do, got {told}")
 
     def let_go(self, viewer: int) -> None:
         """The keys of that viewer are up."""
@@ -464,6 +467,13 @@ class Watch:
             action = self.controls.action({key})
             if action is not None and self.phase == HELPING:
                 self._move(action)
+
+    def _hold(self, viewer: int, keys: Any) -> None:
+        """These keys were down before: where each press is a step, theirs has been made."""
+        if self.controls.steps_per_second:
+            self._press(viewer, keys)
+        else:
+            self._hands.press(viewer, keys)
 
     def _set_speed(self, speed: Any) -> None:
         if not isinstance(speed, int) or isinstance(speed, bool) or not 1 <= speed <= MAX_SPEED:

@@ -19,8 +19,9 @@ import socket
 import struct
 import threading
 import webbrowser
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.resources import files
 from typing import Any, Final, Protocol
 
@@ -46,8 +47,8 @@ TYPES: Final = {
     "svg": "image/svg+xml",
 }
 
-# Codes with which a socket is closed (RFC 6455).
-_POLICY, _TOO_BIG = 1008, 1009
+# Codes with which a socket is closed (RFC 6455); the last is our own, and `page/stage.js` knows it.
+_POLICY, _TOO_BIG, _FAILED = 1008, 1009, 4000
 
 _log = logging.getLogger(__name__)
 
@@ -115,6 +116,8 @@ class Site:
     def __init__(self, session: Session, page: str, port: int):
         self.session = session
         self.token = secrets.token_urlsafe(24)
+        self.failure: Exception | None = None  # of the session, after which nothing goes on
+        self.give_up: Callable[[], None] = lambda: None  # called then: the server ends
         names = (LOOPBACK, "localhost")
         self.hosts = {f"{name}:{port}" for name in names} | (set(names) if port == 80 else set())
         self.address = f"http://{LOOPBACK}:{port}/{self.token}/"
@@ -202,12 +205,19 @@ class Site:
                 await socket.close(_POLICY, reason[:100])
 
     async def _send_frames(self, socket: WebSocket, viewer: _Viewer) -> None:
-        """Sends the newest frame whenever the viewer has confirmed an older one."""
+        """Sends the newest frame whenever the viewer has confirmed an older one.
+
+        After a failure it closes the socket instead.
+        """
         texts = [json.dumps(self.session.greeting())]
         viewer.wake.set()
         while True:
             await viewer.wake.wait()
             viewer.wake.clear()
+            if self.failure:
+                with contextlib.suppress(WebSocketDisconnect, RuntimeError):  # it left
+                    await socket.close(_FAILED)
+                return
             if viewer.sent_at is not None or viewer.sent == self._frame:
                 continue
             viewer.sent, viewer.sent_at = self._frame, asyncio.get_running_loop().time()
@@ -286,20 +296,25 @@ class Site:
         clock.cancel()
 
     async def _keep_time(self) -> None:
+        try:
+            await self._make_steps()
+        except Exception as error:
+            _log.error("hotoven: the session failed: %s", _line(f"{type(error).__name__}: {error}"))
+            self.failure = error
+            self._changed()
+            await asyncio.sleep(PATIENCE)  # in which viewers hear of it
+            self.give_up()
+
+    async def _make_steps(self) -> None:
         now = asyncio.get_running_loop().time
         due = now()
         while True:
             # A step that is late is not made up for: the game is never quicker than it should be.
             due = max(due + self.session.seconds_per_step, now())
             await asyncio.sleep(due - now())
-            if not self.session.runs or not self._is_watched(now()):
-                continue
-            try:
+            if self.session.runs and self._is_watched(now()):
                 self.session.step()
-            except Exception:
-                _log.exception("hotoven: time stands still")
-                raise
-            self._changed()
+                self._changed()
 
     def _is_watched(self, now: float) -> bool:
         """Whether somebody looks and keeps up."""
@@ -314,6 +329,7 @@ def serve(session: Session, page: str, listener: socket.socket, open_browser: bo
 
     Raises:
       KeyboardInterrupt: the end.
+      RuntimeError: the session failed, from its own error.
     """
     site = Site(session, page, listener.getsockname()[1])
     listener.listen()  # who follows the address at once waits rather than being sent away
@@ -322,6 +338,8 @@ def serve(session: Session, page: str, listener: socket.socket, open_browser: bo
         # In a thread: a browser in a terminal would not return before it is closed.
         threading.Thread(target=webbrowser.open, args=(site.address,), daemon=True).start()
     server(site).run(sockets=[listener])
+    if site.failure:
+        raise RuntimeError("the session failed") from site.failure
 
 
 def listen(port: int) -> socket.socket:
@@ -345,7 +363,7 @@ def listen(port: int) -> socket.socket:
 
 def server(site: Site) -> uvicorn.Server:
     """A server of that site; `run` it with the socket whose port the site was told."""
-    return uvicorn.Server(
+    made = uvicorn.Server(
         uvicorn.Config(
             site,
             loop="asyncio",
@@ -361,6 +379,8 @@ def server(site: Site) -> uvicorn.Server:
             timeout_graceful_shutdown=1,
         )
     )
+    site.give_up = partial(setattr, made, "should_exit", True)
+    return made
 
 
 def _with_headers(send: Send, host: str) -> Send:

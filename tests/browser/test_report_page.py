@@ -176,14 +176,15 @@ def test_the_list_is_sorted_and_filtered(at):
     page = at("#run=coin&episode=10/mean/0")
     page.get_by_label("Outcome", exact=True).select_option("catastrophe")
     rows = page.locator("#alarms tbody tr")
-    assert {row.split("\t")[1] for row in rows.all_inner_texts()} == {"catastrophe"}
+    ends = [row.split("\t")[1] for row in rows.all_inner_texts()]
+    assert all(re.fullmatch(r"catastrophe \((lava|saw|monster)\)", end) for end in ends), ends
     button = page.get_by_role("button", name="steps", exact=True)
     button.click()
     assert page.locator("#alarms th[aria-sort]").get_attribute("aria-sort") == "ascending"
-    steps = [int(row.split("\t")[3]) for row in rows.all_inner_texts()]
+    steps = [int(row.split("\t")[2]) for row in rows.all_inner_texts()]
     assert steps == sorted(steps)
     button.click()
-    steps = [int(row.split("\t")[3]) for row in rows.all_inner_texts()]
+    steps = [int(row.split("\t")[2]) for row in rows.all_inner_texts()]
     assert steps == sorted(steps, reverse=True)
     rows.nth(1).click()
     level = rows.nth(1).inner_text().split("\t")[0]
@@ -298,7 +299,7 @@ def test_the_list_turns_to_the_next_episode_and_has_what_is_missing_last(at):
     lead = page.get_by_role("button", name="lead", exact=True)
     for _ in range(2):
         lead.click()
-        assert page.locator("#alarms tbody tr").first.inner_text().split("\t")[5] != "\u2013"
+        assert page.locator("#alarms tbody tr").first.inner_text().split("\t")[4] != "\u2013"
 
 
 def test_all_can_be_done_by_keyboard_alone(at):
@@ -545,6 +546,39 @@ def test_a_phone_needs_no_sideways_scroll(at, page, run):
     at(f"#run={run}&episode=10/mean/2&with=200/mean")
     page.locator("details").evaluate_all("all => all.forEach((one) => { one.open = true; })")
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+@pytest.mark.parametrize("run", ["coin", "grid"])
+def test_on_a_phone_bars_have_the_width_and_their_names_above_them(at, page, run):
+    page.set_viewport_size({"width": 390, "height": 844})
+    at(f"#run={run}&episode=10/mean/2")
+    boxes = lambda what: [one.bounding_box() for one in page.locator(f"#ends {what}").all()]  # noqa: E731
+    (field,) = boxes(".nsewdrag")
+    assert field["width"] > 280
+    names = boxes(".annotation-text")
+    tops = sorted({round(bar["y"]) for bar in boxes(".bars .point path")})
+    assert len(names) == len(tops) == (2 if run == "coin" else 3)
+    for name, top in zip(names, tops, strict=True):
+        assert -1 < top - name["y"] - name["height"] < 8
+        assert abs(name["x"] - field["x"]) < 8
+
+
+@pytest.mark.parametrize("width", [360, 390])
+@pytest.mark.parametrize("run", ["coin", "grid"])
+def test_on_a_phone_the_whole_list_is_seen_and_sorted_by_keyboard(at, page, run, width):
+    page.set_viewport_size({"width": width, "height": 844})
+    at(f"#run={run}&episode=10/mean/2")
+    set_threshold(page, 2)  # alarms of every kind
+    area = page.locator("#alarms .wide:has(.episodes)")
+    heads = page.locator("#alarms .episodes thead th")
+    page.locator("#alarms .sort").first.focus()
+    for place in range(6):
+        page.keyboard.press("Enter")
+        expect(heads.nth(place)).to_have_attribute("aria-sort", re.compile("ending"))
+        assert area.evaluate("one => one.scrollWidth <= one.clientWidth")
+        page.keyboard.press("Tab")
+    kinds = {row.split("\t")[5] for row in page.locator("#alarms tbody tr").all_inner_texts()}
+    assert "caught" in kinds, kinds
 
 
 @pytest.mark.parametrize("width", [390, 1280])

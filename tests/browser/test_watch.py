@@ -52,6 +52,18 @@ def press(page: Page, *keys: str) -> None:
         page.keyboard.press(key)
 
 
+def pass_sockets(page: Page) -> list[WebSocketRoute]:
+    """The sockets that the page opens, as it opens them, for a test to close."""
+    routes: list[WebSocketRoute] = []
+
+    def through(route: WebSocketRoute) -> None:
+        route.connect_to_server()
+        routes.append(route)
+
+    page.route_web_socket(re.compile("/socket$"), through)
+    return routes
+
+
 def events(folder: Path) -> list[str]:
     return list(read_table(folder / INTERVENTIONS)["event"].to_pylist())
 
@@ -68,8 +80,9 @@ def test_an_alarm_a_take_over_by_keys_a_hand_back_and_the_end(page, show, tmp_pa
         "aria-label", re.compile("right 0.10, down 0.90, .*chosen: down; dashed line at 0.50")
     )
     expect(page.locator("#values")).to_have_attribute(
-        "aria-label", "Values by member: 1 -0.75, 2 -0.75"
+        "aria-label", "Values by member: 1 \u22120.75, 2 \u22120.75"
     )
+    expect(page.locator("#values .tick").first).to_have_text("\u22120.75")
     press(page, "h")
     message(page, "You have the keys for 3 steps")
     press(page, "ArrowLeft", "ArrowLeft")
@@ -88,6 +101,31 @@ def test_an_alarm_a_take_over_by_keys_a_hand_back_and_the_end(page, show, tmp_pa
     expect(page.locator("#rows tr")).to_have_count(2)
     expect(page.locator("#picture")).to_be_hidden()
     assert events(tmp_path).count("help") == 1 and events(tmp_path).count("go on") == 1
+
+
+def test_what_was_said_before_the_end_is_not_said_of_it(page, show):
+    served = show(watched([DOWN], [0.75, 0.0]), num_levels=1)
+    page.goto(served.site.address)
+    message(page, "Alarm")
+    for told in ("#message", "#picture"):
+        expect(page.locator(told)).to_have_attribute("data-tone", "alarm")
+    expect(page.locator("#score")).to_have_attribute("data-alarm", "true")
+    press(page, "g")
+    message(page, "Died: lava")
+    press(page, "p")  # so that the end stays
+    expect(page.locator("#pauses")).to_have_text("Resume")
+    for told in ("#message", "#picture"):
+        expect(page.locator(told)).to_have_attribute("data-tone", "")
+    expect(page.locator("#score")).to_have_text("The episode is over.")
+    expect(page.locator("#score")).to_have_attribute("data-alarm", "false")
+    expect(page.locator("#next")).to_have_text("")
+    for bars in ("#values", "#preferences", "#dangers"):
+        expect(page.locator(bars)).to_be_hidden()
+    expect(page.locator("#score")).to_be_visible()
+    press(page, "n")
+    expect(page.locator("#summary")).to_be_visible()
+    for gone in ("#said", "#picture", "#controls", "#keyboard"):  # there is nothing left to press
+        expect(page.locator(gone)).to_be_hidden()
 
 
 def test_time_goes_on_at_the_speed_that_is_chosen(page, show):
@@ -183,13 +221,7 @@ def test_a_second_viewer_sees_the_same_and_its_keys_count(page, show, browser: B
 
 def test_a_connection_that_is_lost_comes_back_where_it_was(page, show):
     served = show(watched([DOWN], [0.75, 0.0]))
-    routes: list[WebSocketRoute] = []
-
-    def through(route: WebSocketRoute) -> None:
-        route.connect_to_server()
-        routes.append(route)
-
-    page.route_web_socket(re.compile("/socket$"), through)
+    routes = pass_sockets(page)
     page.goto(served.site.address)
     message(page, "Alarm")
     press(page, "h", "ArrowLeft")
@@ -204,6 +236,57 @@ def test_a_connection_that_is_lost_comes_back_where_it_was(page, show):
     expect(page.locator("#steps")).to_have_text("step 2 of 40")
     page.reload()
     expect(page.locator("#steps")).to_have_text("step 2 of 40")
+
+
+def test_a_key_that_is_held_counts_on_when_the_connection_is_back(page, show):
+    served = show(coinrun([0.0]), mode="alone")
+    routes = pass_sockets(page)
+    page.goto(served.site.address)
+    page.keyboard.down("ArrowRight")
+    expect(page.locator("#steps")).to_have_text(re.compile("^step [1-9]"))
+    routes[0].close()
+    message(page, "The connection is lost.")
+    before = len(served.session.actions)
+    expect(page.locator("#message")).to_have_text("")
+    page.wait_for_timeout(500)
+    page.keyboard.up("ArrowRight")
+    after = served.session.actions[before:]
+    assert after[:3] == [7, 7, 7]
+
+
+def test_where_keys_make_steps_one_that_is_held_makes_no_other_when_the_connection_is_back(
+    page, show
+):
+    served = show(watched([DOWN], [0.75, 0.0]))
+    routes = pass_sockets(page)
+    page.goto(served.site.address)
+    message(page, "Alarm")
+    press(page, "h")
+    page.keyboard.down("ArrowLeft")
+    expect(page.locator("#steps")).to_have_text("step 1 of 40")
+    routes[0].close()
+    message(page, "The connection is lost.")
+    message(page, "You have the keys")
+    page.wait_for_timeout(500)
+    expect(page.locator("#steps")).to_have_text("step 1 of 40")
+    press(page, "ArrowDown")
+    expect(page.locator("#steps")).to_have_text("step 2 of 40")
+    page.keyboard.up("ArrowLeft")
+
+
+def test_a_game_that_fails_says_so_and_is_not_called_again(page, show):
+    served = show(coinrun([0.0]))
+    page.goto(served.site.address)
+    message(page, "Press P")
+
+    def fail() -> None:
+        raise IndexError("no such level")
+
+    served.session.step = fail
+    press(page, "p")
+    message(page, "The game has failed and is over. The terminal says why.")
+    page.wait_for_timeout(1500)  # longer than a lost connection is waited for
+    message(page, "The game has failed")
 
 
 # Who may enter
@@ -315,13 +398,8 @@ def test_axe_finds_nothing_serious(page, show, scheme):
     press(page, "ArrowDown")
     message(page, "Died: lava")
     assert serious(page) == []
-    # what was said before the end is not said of it
-    expect(page.locator("#score")).to_have_text("The episode is over.")
-    expect(page.locator("#score")).to_have_attribute("data-alarm", "false")
-    expect(page.locator("#values")).to_be_hidden()
     press(page, "n")
     expect(page.locator("#summary")).to_be_visible()
-    expect(page.locator("#keyboard")).to_be_hidden()  # there is nothing left to press
     assert serious(page) == []
 
 

@@ -11,7 +11,7 @@ function add(parent, name, attributes, text) {
   return element;
 }
 
-const short = (number) => (Math.abs(number) < 10 ? number.toFixed(2) : number.toFixed(0));
+const short = (number) => number.toFixed(Math.abs(number) < 10 ? 2 : 0).replace("-", "−");
 
 // Fills `svg` with a group of bars for each of `names`: in group g one bar for each row r of `rows`,
 // as high as rows[r][g], and a line across at the group's mean. The group `chosen` is marked. A

@@ -22,8 +22,8 @@ const send = connect(at("picture"), {
     at("picture").setAttribute("aria-label", `The picture of ${level}`);
     document.title = `${at("title").textContent}, ${level}`;
   },
-  lost() {
-    write(at("message"), "The connection is lost. Trying again ...");
+  lost(text) {
+    write(at("message"), text);
     at("message").dataset.outcome = "";
   },
 });

@@ -1,6 +1,9 @@
 // What the pages share: the socket with its frames, and the keys that are down.
 
 const RETRY_MS = 1000;
+const FAILED = 4000; // the code with which the server closes a socket when the session has failed
+const FAILED_TEXT = "The game has failed and is over. The terminal says why.";
+const LOST_TEXT = "The connection is lost. Trying again ...";
 
 // Sets a text only where it changes, so that a screen reader does not read it again.
 export function write(element, text) {
@@ -19,14 +22,16 @@ export function listKeys(list, keys) {
   );
 }
 
-// Opens the page's socket, and opens it again whenever it is lost. `greeted` gets what is told
-// once, `shown` the status of each frame, `lost` nothing. Returns a function that sends a message,
-// or nothing while there is no socket.
+// Opens the page's socket, and opens it again whenever it is lost, unless the session has failed.
+// `greeted` gets what is told once, `shown` the status of each frame, `lost` a text that says why
+// there are no more. Returns a function that sends a message, or nothing while there is no socket.
 export function connect(canvas, { greeted, shown, lost }) {
   const context = canvas.getContext("2d", { alpha: false });
   let socket;
+  let keys = []; // that are down
 
   function send(message) {
+    keys = message.keys ?? keys;
     if (socket?.readyState === WebSocket.OPEN) socket.send(JSON.stringify(message));
   }
 
@@ -49,6 +54,7 @@ export function connect(canvas, { greeted, shown, lost }) {
     own.binaryType = "arraybuffer";
     own.onopen = () => {
       if (document.hidden) send({ visible: false });
+      if (keys.length) send({ held: keys });
     };
     own.onmessage = async ({ data }) => {
       if (typeof data === "string") {
@@ -60,9 +66,10 @@ export function connect(canvas, { greeted, shown, lost }) {
       shown(status);
       send({ shown: status.frame }); // only then does the next one come
     };
-    own.onclose = () => {
-      lost();
-      setTimeout(open, RETRY_MS);
+    own.onclose = ({ code }) => {
+      const failed = code === FAILED;
+      lost(failed ? FAILED_TEXT : LOST_TEXT);
+      if (!failed) setTimeout(open, RETRY_MS);
     };
     socket = own;
   }

@@ -119,8 +119,8 @@ const send = connect(at("picture"), {
     showSummary(summary);
     showSaid(status.heard, status.paused || phase !== "playing");
   },
-  lost() {
-    write(at("message"), "The connection is lost. Trying again ...");
+  lost(text) {
+    write(at("message"), text);
     at("message").dataset.outcome = "";
     at("message").dataset.tone = "";
   },

@@ -11,6 +11,9 @@ const KINDS = { caught: "caught", missed: "missed", false: "false alarm", quiet:
 
 export const policyName = (policy) => `${policy.name}, trained on ${levels(policy.num_train_levels)}`;
 
+// How an episode ended; its cause only where that says more.
+export const ended = (outcome, cause) => (cause && cause !== outcome ? `${outcome} (${cause})` : outcome);
+
 const opened = new Map(); // policy -> a promise of it with its arrays
 export function open(policy) {
   if (!opened.has(policy)) opened.set(policy, openPolicy(policy));
@@ -50,7 +53,7 @@ export class Alarms {
     this.counts = make("dl", { class: "counts", "aria-live": "polite", id: "counts" });
     this.basis = paragraph("");
     this.area = paragraph("", "faint");
-    this.table = new SortableTable("Episodes on test levels", this.columns(), (row) => pick(row.episode));
+    this.table = new SortableTable("Episodes on test levels; first alarm and lead in steps", this.columns(), (row) => pick(row.episode));
     this.outcomeFilter = choice([["all", "all"]], "all", (value) => this.filterBy({ outcome: value }));
     const kinds = [["all", "all"], ...Object.entries(KINDS)];
     this.kindFilter = choice(kinds, "all", (value) => this.filterBy({ kind: value }));
@@ -99,11 +102,10 @@ export class Alarms {
     const late = (number) => (number < 0 ? undefined : number);
     return [
       { title: "level", text: (row) => String(row.level), value: (row) => row.level },
-      { title: "outcome", text: (row) => row.outcome, value: (row) => row.outcome },
-      { title: "cause", text: (row) => row.cause, value: (row) => row.cause },
+      { title: "outcome (cause)", text: (row) => ended(row.outcome, row.cause), value: (row) => ended(row.outcome, row.cause) },
       { title: "steps", text: (row) => String(row.steps), value: (row) => row.steps },
-      { title: "first alarm", text: (row) => (row.first < 0 ? "\u2013" : `step ${row.first}`), value: (row) => late(row.first) },
-      { title: "lead", text: (row) => (row.lead < 0 ? "\u2013" : `${row.lead} step${row.lead === 1 ? "" : "s"}`), value: (row) => late(row.lead) },
+      { title: "first alarm", text: (row) => (row.first < 0 ? "\u2013" : String(row.first)), value: (row) => late(row.first) },
+      { title: "lead", text: (row) => (row.lead < 0 ? "\u2013" : String(row.lead)), value: (row) => late(row.lead) },
       { title: "alarm", text: (row) => KINDS[row.kind], value: (row) => row.kind },
     ];
   }

@@ -5,7 +5,7 @@ import { bars } from "./bars.js";
 import { scoreOf } from "./counts.js";
 import { openLevels } from "./data.js";
 import { Chart, INKS, axis } from "./charts.js";
-import { open, policyName } from "./alarms.js";
+import { ended, open, policyName } from "./alarms.js";
 import { drawLavaGrid, tellLavaGrid } from "./draw_lavagrid.js";
 import { drawCoinRun, drawMap, tellCoinRun } from "./draw_coinrun.js";
 
@@ -112,7 +112,7 @@ class Pane {
     const over = at >= this.length;
     this.canvas.dataset.outcome = over ? outcome : this.alarm(at) ? "alarm" : "";
     if (over) {
-      this.state.textContent = `After step ${this.length - 1}: ${outcome}${cause && cause !== outcome ? ` (${cause})` : ""}.`;
+      this.state.textContent = `After step ${this.length - 1}: ${ended(outcome, cause)}.`;
       return;
     }
     const step = this.first + at;

@@ -192,6 +192,7 @@ const ENDS = [
   ["saw", INKS.orange, "x"],
   ["monster", INKS.purple, "\\"],
 ];
+const BAND = 46; // pixels for a bar and its name above it
 const NAMES = { coin: "solved: coin", goal: "solved: goal", timeout: "time-out" };
 
 export function ends(run) {
@@ -199,7 +200,7 @@ export function ends(run) {
   const sizes = [...new Set(run.ends.map((row) => row.num_train_levels))].sort((a, b) => a - b);
   const state = { size: sizes[0], set: "test" };
   const methods = ordered(new Set(run.ends.map((row) => row.method)));
-  const chart = new Chart(158 + 32 * methods.length);
+  const chart = new Chart(150 + BAND * methods.length);
   const draw = () => drawEnds(chart, run, methods, state);
   const size = choice(sizes.map((one) => [one, levels(one)]), sizes[0], (value) => {
     state.size = Number(value);
@@ -241,12 +242,21 @@ function drawEnds(chart, run, methods, { size, set }) {
     })),
     layout: {
       barmode: "stack",
-      bargap: 0.25,
+      bargap: 0.5,
       xaxis: axis("", { ticksuffix: "%", range: [0, 100] }),
-      yaxis: axis("", { autorange: "reversed" }),
+      yaxis: axis("", { range: [there.length - 0.7, -0.8], ticks: "", showticklabels: false, showline: false }),
+      annotations: there.map((method, place) => ({
+        text: plain(run.methods[method]),
+        x: 0,
+        y: place - 0.25,
+        xanchor: "left",
+        yanchor: "bottom",
+        bgcolor: inks.paper,
+        showarrow: false,
+      })),
       title: { text: `${set === "test" ? "Test" : "Training"} levels, agents trained on ${levels(size)}`, x: 0, font: { size: 15 } },
       legend: { orientation: "h", yref: "container", y: 0, yanchor: "bottom", x: 0, traceorder: "normal" },
-      margin: { l: 12, r: 24, t: 36, b: 84 },
+      margin: { l: 4, r: 24, t: 36, b: 84 },
     },
   });
   const numbers = () => ({
