@@ -188,7 +188,7 @@ def helped(name: str, thresholds: Any, helper: Any, num_steps: int = 8, **kwargs
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", ["mean", pytest.param("random_hold", marks=pytest.mark.long)])
+@pytest.mark.parametrize("name", ["mean", "random_hold"])
 def test_a_threshold_of_infinity_changes_nothing(name: str):
     alone = jax.jit(partial(play, ENV))(POLICIES[name], some_levels(), KEY)
     found = helped(name, np.array([INF, 0.0, INF]), helpers.retreat)
@@ -198,7 +198,8 @@ def test_a_threshold_of_infinity_changes_nothing(name: str):
     assert not found.num_requests[[0, 2]].any() and found.first_request.mask[[0, 2]].all()
 
 
-@pytest.mark.parametrize("name", ["mean", pytest.param("random_hold", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["mean", "random_hold"])
 def test_up_to_the_first_request_an_episode_is_the_one_without_help(name: str):
     each = scores(name)
     highest = each.max(axis=1)
