@@ -363,6 +363,23 @@ def test_fatal_jumps_are_compared_with_landed_ones():
     assert detail.high == pytest.approx(10 + 100 * 0.03 * 2**0.5)
 
 
+def test_deaths_on_the_training_levels_are_told_for_every_way_of_acting():
+    rows = study()
+    rows["rates"].append(rate("train", 0.93, 0.07) | {"method": "mean"})
+    told = {
+        one.measure: one.estimate
+        for one in incoherence(rows).details
+        if one.num_train_levels == SMALL and "tries" in one.measure
+    }
+    single = next(r for r in rows["rates"] if (r["set"], r["method"]) == ("train", "single"))
+    assert told == {
+        "tries at the training levels that ended in catastrophe, single, %": pytest.approx(
+            100 * single["catastrophe_rate"]
+        ),
+        "tries at the training levels that ended in catastrophe, mean, %": pytest.approx(7),
+    }
+
+
 def test_coherence_that_saves_nobody_is_no_explanation():
     rows = study()
     rows["episodes"] = [

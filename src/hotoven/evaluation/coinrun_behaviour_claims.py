@@ -130,7 +130,7 @@ def judge_incoherence(tables: Tables) -> Judged:
         parts.append((said, less_coherent))
     details += _in_jumps(tables, size)
     kept, tested, more_details = _judge_held(tables, size)
-    details += more_details
+    details += more_details + _on_training_levels(tables, size)
     which = ", ".join(tested) or "nothing that keeps to a choice switches less"
     parts.append((f"fewer catastrophes where a choice is kept ({which})", kept))
     verdict = _together([verdict for _, verdict in parts])
@@ -150,6 +150,18 @@ def judge_incoherence(tables: Tables) -> Judged:
         "undecided, too, where averaging reduces catastrophes."
     )
     return Judged(headline, verdict, rule, tuple(details), note)
+
+
+def _on_training_levels(tables: Tables, size: int) -> list[Detail]:
+    """Deaths on the levels that every member knows: what mixing members does and nothing else."""
+    return [
+        detail(
+            size,
+            f"tries at the training levels that ended in catastrophe, {row['method']}, %",
+            rate_of(row, "catastrophe"),
+        )
+        for row in rows_of(tables, "rates", set="train", num_train_levels=size)
+    ]
 
 
 def _judge_held(tables: Tables, size: int) -> tuple[Verdict, list[str], list[Detail]]:
