@@ -188,7 +188,6 @@ PRESETS = {
         danger=DangerConfig(filters=(), hidden=(64,), pool=False),
         sizes=(10, 50, 200, 1000),
         num_train_levels_played=1000,
-        num_help_levels=1000,
         num_chunks=30,
     ),
 }
@@ -535,6 +534,8 @@ def _play_one(
 
     A way that has been played is not played again.
     """
+    if all(_is_played(part, method) for method in ACTING):
+        return
     acting = policies(ensemble.members, players.apply, study.hold, study.margin)
     record = _make_recorder(study, players, ensemble, size)
     if not _is_played(part, WATCHED):
