@@ -9,9 +9,10 @@ PYTHON311 ?= $(shell $(PYTHON) -c 'import sys; print(sys.executable if sys.versi
 
 setup: .venv/setup.stamp
 
-# A process for each core; a file's tests stay together, with what they share.
+# A process for each core; a file's tests stay together, with what they share. In the order of files:
+# else those with few tests come last, which are the slow ones, and one process waits for the other.
 test: .venv/dev.stamp
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile -m 'not long' --ignore tests/browser
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder -m 'not long' --ignore tests/browser
 
 # What takes minutes: whole studies, killed and resumed, and the like.
 test-long: .venv/dev.stamp

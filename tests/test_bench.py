@@ -203,6 +203,7 @@ def test_the_env_benchmark_without_its_peer_says_how_to_get_it(capsys: pytest.Ca
     assert "million steps/s" in printed
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("no_peers")
 def test_the_learning_benchmark_gives_the_share_of_the_peak_without_its_peer():
     result = bench.learning_speed(
@@ -231,6 +232,7 @@ def test_a_ratio_is_taken_turn_by_turn(monkeypatch: pytest.MonkeyPatch):
     np.testing.assert_array_equal(ratio, [2.0, 0.5])
 
 
+@pytest.mark.long
 def test_the_evaluation_benchmark_times_every_method_and_adds_them_up(
     monkeypatch: pytest.MonkeyPatch,
 ):
