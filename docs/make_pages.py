@@ -40,6 +40,13 @@ from hotoven.studies.lavagrid import PRESETS, LavaGridStudy
 ROOT: Final = Path(__file__).resolve().parent.parent
 MADE: Final = "<!-- Made by docs/make_pages.py from the class and its docstring; do not edit. -->"
 
+_OF_COINRUN: Final = (
+    "perfect yet dangerous",
+    "averaging is no safer with 10 training levels",
+    "sigma helps",
+    "the promise holds",
+    "help helps",
+)
 # The findings that the README tells, by folder in results/, with the command that made them. The
 # others are in docs/results.md.
 HEADLINES: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
@@ -54,23 +61,12 @@ HEADLINES: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     ),
     "coinrun-quick": (
         "coinrun --preset quick",
-        (
-            "perfect yet dangerous",
-            "averaging is no safer with 10 training levels",
-            "sigma helps",
-            "the promise holds",
-            "help helps",
-        ),
+        _OF_COINRUN,
     ),
     "coinrun-full": (
-        "coinrun --preset full --sizes 10 200 --num-help-levels 150 --num-inspected-levels 40",
-        (
-            "perfect yet dangerous",
-            "averaging is no safer with 10 training levels",
-            "sigma helps",
-            "the promise holds",
-            "help helps",
-        ),
+        "coinrun --preset full --sizes 10 200 --num-help-levels 150 --num-inspected-levels 40 "
+        "--num-chunks 10",
+        _OF_COINRUN,
     ),
 }
 

@@ -440,7 +440,7 @@ def _sb3_updates(sb3: Any, config: DQNConfig, num_updates: int) -> Contestant:
 
 
 def _product(size: int, dtype: Any = jnp.float32) -> Contestant:
-    # not ones: a card multiplies numbers that are all alike faster
+    # not ones: a card may multiply numbers that are all alike faster
     matrix = jax.random.normal(jax.random.key(0), (size, size), dtype)
     product = jax.jit(jnp.matmul)
     flops = 2 * size**3

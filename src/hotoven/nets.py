@@ -4,7 +4,7 @@
 `vmap` over its rows (docs/decisions/0007-batches-and-devices.md). Members are added by `vmap`.
 Convolutions are written as shifted copies of the picture and one matrix product for all taps: under
 `vmap` over ensemble members that becomes a batched matrix product, where a convolution would become
-a grouped one, which is several times slower (docs/decisions/0010-convolutions.md).
+a grouped one, which is several times slower on a CPU (docs/decisions/0010-convolutions.md).
 """
 
 import math

@@ -29,15 +29,15 @@ from hotoven.evaluation.findings import Detail, Verdict, above
 FIRST, LATER = 1, 10  # windows that are compared, steps
 RIVALS: Final = ("std", "entropy", "margin", "disagreement", "blocker", "head")
 ROOM: Final = 0.10  # more than promised by so much: surely less has to be shown
+_LEFT_OUT: Final = "Promises that can only be kept by an alarm in every step are left out."
 _EXCESS: Final = (
     "The intervals allow for the levels that thresholds were chosen on and for those that they "
-    "were measured on, and hold together with 95%. Promises that can only be kept by an alarm in "
-    "every step are left out."
+    f"were measured on, and hold together with 95%. {_LEFT_OUT}"
 )
 _SURELY: Final = (
     "Such a threshold promises of itself, not on average: the intervals are of what was measured "
     "alone, and hold together with 95%. With the probability delta a calibration breaks its "
-    "promise. Promises that can only be kept by an alarm in every step are left out."
+    f"promise. {_LEFT_OUT}"
 )
 _PROMISE: Final = ("promised", "num_calibration", "share", "num_catastrophes")
 _SET_WORDS: Final = {"test": "test levels", "shifted": "levels of the other mode"}
@@ -233,6 +233,17 @@ def _compared(row: Mapping[str, Any]) -> Interval:
     return interval_of(row, ("difference", "low", "high"))
 
 
+class _Excesses(NamedTuple):
+    """Measured minus promised for each promise; what was measured; and what it rests on.
+
+    The intervals hold together with 95%, those of what was measured each.
+    """
+
+    intervals: list[Interval]
+    details: tuple[Detail, ...]
+    note: str
+
+
 def judge_promise_holds(tables: Tables) -> Judged:
     """Whether every conformal promise is kept on unseen levels of the same kind."""
     return _judge_kept(_excesses(tables, "test"), _EXCESS)
@@ -243,7 +254,7 @@ def judge_sure_promise_holds(tables: Tables) -> Judged:
     return _judge_kept(_excesses(tables, "test", "tested"), _SURELY)
 
 
-def _judge_kept(told: "_Excesses", words: str) -> Judged:
+def _judge_kept(told: _Excesses, words: str) -> Judged:
     worst = max(told.intervals, key=lambda interval: interval.estimate)
     rule = (
         "Not supported if at some number of training levels and promised share the interval is "
@@ -272,17 +283,6 @@ def judge_promise_breaks(tables: Tables) -> Judged:
     elif all(interval.high <= 0 for interval in told.intervals):
         verdict = "not supported"
     return Judged(worst, verdict, rule, told.details, told.note)
-
-
-class _Excesses(NamedTuple):
-    """Measured minus promised for each promise; what was measured; and what it rests on.
-
-    The intervals hold together with 95%, those of what was measured each.
-    """
-
-    intervals: list[Interval]
-    details: tuple[Detail, ...]
-    note: str
 
 
 def _excesses(tables: Tables, set: str, rule: str = "conformal") -> _Excesses:

@@ -456,14 +456,17 @@ def _is_played(part: Path, method: str) -> bool:
     return (_way(part, method) / "episodes.parquet").exists()  # it says that the others are there
 
 
+def _all_played(part: Path) -> bool:
+    return all(_is_played(part, method) for method in ACTING)
+
+
 def _help_path(part: Path, helper: str) -> Path:
     return part / f"help-{helper}.parquet"
 
 
 def _whole(part: Path) -> bool:
     """Whether all is played that belongs to that part of a run."""
-    helped = all(_help_path(part, name).exists() for name in WAYS_OF_HELP)
-    return helped and all(_is_played(part, method) for method in ACTING)
+    return _all_played(part) and all(_help_path(part, name).exists() for name in WAYS_OF_HELP)
 
 
 def _train_members(study: CoinRunStudy, seen: LevelSet, path: Path) -> PyTree:
@@ -534,7 +537,7 @@ def _play_one(
 
     A way that has been played is not played again.
     """
-    if all(_is_played(part, method) for method in ACTING):
+    if _all_played(part):
         return
     acting = policies(ensemble.members, players.apply, study.hold, study.margin)
     record = _make_recorder(study, players, ensemble, size)
