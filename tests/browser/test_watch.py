@@ -254,6 +254,22 @@ def test_a_key_that_is_held_counts_on_when_the_connection_is_back(page, show):
     assert after[:3] == [7, 7, 7]
 
 
+def test_a_frame_that_is_being_drawn_does_not_hide_that_the_connection_is_lost(page, show):
+    page.add_init_script(
+        "const make = createImageBitmap; window.createImageBitmap = async (blob) => {"
+        "await new Promise((done) => setTimeout(done, 300)); return make(blob); };"
+    )
+    served = show(coinrun([0.0]), mode="alone")
+    routes = pass_sockets(page)
+    page.goto(served.site.address)
+    page.keyboard.down("ArrowRight")  # so that there is always a frame under way
+    expect(page.locator("#steps")).to_have_text(re.compile("^step [1-9]"))
+    routes[0].close()
+    page.wait_for_timeout(600)  # that frame is drawn, and no other socket is open yet
+    assert "The connection is lost." in page.locator("#message").inner_text()
+    page.keyboard.up("ArrowRight")
+
+
 def test_where_keys_make_steps_one_that_is_held_makes_no_other_when_the_connection_is_back(
     page, show
 ):

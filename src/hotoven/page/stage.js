@@ -67,6 +67,7 @@ export function connect(canvas, { greeted, shown, lost }) {
       send({ shown: status.frame }); // only then does the next one come
     };
     own.onclose = ({ code }) => {
+      socket = undefined; // a frame that is still being drawn is not shown
       const failed = code === FAILED;
       lost(failed ? FAILED_TEXT : LOST_TEXT);
       if (!failed) setTimeout(open, RETRY_MS);
