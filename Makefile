@@ -11,8 +11,15 @@ setup: .venv/setup.stamp
 
 # A process for each core; a file's tests stay together, with what they share. In the order of files:
 # else those with few tests come last, which are the slow ones, and one process waits for the other.
+# Most tests compile for longer than they compute: their programs are not optimised. Those that are
+# marked say what holds to the bit, or compute for long: their programs are compiled as for users.
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder \
+  --ignore tests/browser
+HASTY ?= --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false
+
 test: .venv/dev.stamp
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder -m 'not long' --ignore tests/browser
+	$(PYTEST) -m 'optimised and not long'
+	XLA_FLAGS="$$XLA_FLAGS $(HASTY)" $(PYTEST) -m 'not optimised and not long'
 
 # What takes minutes: whole studies, killed and resumed, and the like.
 test-long: .venv/dev.stamp

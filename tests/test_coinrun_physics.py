@@ -37,6 +37,8 @@ from hotoven.envs.coinrun.physics import (
 )
 from hotoven.envs.coinrun.verify import Recording, compare_runs, read
 
+pytestmark = pytest.mark.optimised
+
 DATA = Path(__file__).parent / "data" / "coinrun"
 
 both_modes = pytest.mark.parametrize("mode", MODES)

@@ -60,6 +60,7 @@ def observed(states: physics.State, velocity: bool = True) -> jax.Array:
     return jax.vmap(partial(picture.observe, velocity=velocity))(states)
 
 
+@pytest.mark.optimised
 def test_an_observation_is_64_by_64_bytes_and_the_same_alone_and_in_batches_of_any_size():
     observe = partial(picture.observe, velocity=True)
     batch = np.asarray(observed(starts()))

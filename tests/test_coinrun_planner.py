@@ -11,6 +11,8 @@ from hotoven.envs.coinrun.level import MODES, SAW, Blueprint, Thing, blueprint, 
 from hotoven.envs.coinrun.physics import END_COIN, MAX_STEPS, State, reset, step
 from hotoven.envs.coinrun.planner import EFFORTS, NOTHING, Effort, plan
 
+pytestmark = pytest.mark.optimised
+
 DATA = Path(__file__).parent / "data" / "coinrun"
 
 both_modes = pytest.mark.parametrize("mode", MODES)

@@ -286,6 +286,7 @@ def probe_members(params: Any, state: Any, obs: jax.Array) -> jax.Array:
     return jax.vmap(NET.apply, (0, None))(params, obs)
 
 
+@pytest.mark.optimised
 def test_a_record_does_not_depend_on_slots_nor_devices_nor_on_whether_the_truth_is_asked():
     members = POLICIES["mean"].params
     probe = Partial(probe_members, members)
