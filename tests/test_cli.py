@@ -8,13 +8,15 @@ import urllib.request
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from hotoven import cli, levels
 from hotoven.envs.coinrun.env import CoinRun
 from hotoven.envs.lavagrid import LavaGrid
 from hotoven.runs import ENTRIES, Run
-from hotoven.storage import read_json
+from hotoven.storage import read_json, write_json
 from hotoven.studies import lavagrid, parts
 from tinystudy import (
     SETTINGS,
@@ -386,6 +388,26 @@ def test_a_finished_run_is_not_overwritten(base, capsys):
     )
     assert "settings.seed was 3, is 4" in capsys.readouterr().err
     assert_same(results(path), before)
+
+
+def test_the_parts_of_a_run_come_back_from_its_tables(base, tmp_path):
+    source, path = uninterrupted(base)[0], tmp_path / "run"
+    path.mkdir()
+    first = pq.read_table(source / "episodes.parquet")
+    column = first.column_names.index("replication")
+    ones = pa.array(np.ones(len(first), np.int32))
+    second = first.set_column(column, "replication", ones.cast(first["replication"].type))
+    told = read_json(source / "calibration.json")
+    pq.write_table(pa.concat_tables([first, second]), path / "episodes.parquet")
+    write_json(path / "calibration.json", [*told, *reversed(told)])
+    shutil.copy(source / "steps.parquet", path)
+    lavagrid.unmerge(path)
+    made = [path / "parts" / f"r{replication}" for replication in (0, 1)]
+    assert pq.read_table(made[0] / "episodes.parquet") == first
+    assert pq.read_table(made[1] / "episodes.parquet") == second
+    assert pq.read_table(made[0] / "steps.parquet") == pq.read_table(source / "steps.parquet")
+    assert read_json(made[0] / "calibration.json") == told
+    assert read_json(made[1] / "calibration.json") == told[::-1]
 
 
 @pytest.mark.slow

@@ -1,9 +1,12 @@
 """Killed at any moment and resumed: the bytes of a run that nothing disturbed."""
 
+import io
 import random
+import shutil
 import time
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from hotoven.storage import read_json
@@ -82,3 +85,24 @@ def test_killed_at_any_time_it_ends_with_the_same_bytes(study: str, tmp_path_fac
     process.communicate()
     finish(reproduce(base, path, study, "--resume"))
     assert_same(results(path), expected)
+
+
+def test_a_run_that_gets_another_replication_later_ends_with_the_same_bytes(tmp_path_factory):
+    base = shared_folder(tmp_path_factory)
+    at_once, later = base / "replicated-at-once", base / "replicated-later"
+    first = reproduce(base, at_once, "lavagrid", "--num-replications", "2")
+    stored, _ = uninterrupted(base)
+    shutil.copytree(stored, later)
+    for name in ("agents", "parts", "checkpoints"):  # which a stored run lacks
+        shutil.rmtree(later / name, ignore_errors=True)
+    finish(first)
+    finish(reproduce(base, later, "lavagrid", "--num-replications", "2", "--resume"))
+    expected = {
+        name: content
+        for name, content in results(at_once).items()
+        if not name.endswith("-r0.safetensors")  # those agents are not made again
+    }
+    found, steps = results(later), "parts/r0/steps.parquet"
+    tables = [pq.read_table(io.BytesIO(files.pop(steps))) for files in (found, expected)]
+    assert tables[0] == tables[1]  # read from the whole run's table and written again
+    assert_same(found, expected)

@@ -210,6 +210,45 @@ def test_a_finished_run_can_be_resumed(finished):
         assert run.finished
 
 
+def replicated(number: int, **others: int) -> dict:
+    return {"study": "lavagrid", "settings": {"seed": 0, "num_replications": number} | others}
+
+
+def test_a_finished_run_may_get_more_replications_and_says_so(tmp_path):
+    with Run.open(tmp_path, replicated(1)) as run:
+        run.finish()
+    before = read_json(tmp_path / "run.json")
+    for number in (2, 5):
+        with Run.open(tmp_path, replicated(number), resume=True) as run:
+            assert read_json(tmp_path / "run.json") == before  # until it is written again
+            run.reopen()
+            run.finish()
+        before = read_json(tmp_path / "run.json")
+        assert before["config"] == replicated(number)
+    grown = [entry["grown"] for entry in before["continued_with"]]
+    assert grown == [
+        ["settings.num_replications was 1, is 2"],
+        ["settings.num_replications was 2, is 5"],
+    ]
+    assert all(entry["hardware"] == before["hardware"] for entry in before["continued_with"])
+    with Run.open(tmp_path, replicated(5), resume=True) as run:
+        assert run.grown == []
+
+
+@pytest.mark.parametrize("other", [replicated(1), replicated(3, seed=1), replicated(3, tune=1)])
+def test_a_finished_run_gets_neither_fewer_replications_nor_other_ones(tmp_path, other):
+    with Run.open(tmp_path, replicated(2)) as run:
+        run.finish()
+    with pytest.raises(RunError, match="was started with other settings"):
+        Run.open(tmp_path, other, resume=True)
+
+
+def test_an_unfinished_run_gets_no_more_replications(tmp_path):
+    Run.open(tmp_path, replicated(2)).close()
+    with pytest.raises(RunError, match="num_replications was 2, is 3"):
+        Run.open(tmp_path, replicated(3), resume=True)
+
+
 def test_resuming_with_other_settings_names_them(unfinished):
     other = {"study": "lavagrid", "settings": {"seed": 1, "env": {"radius": 2}, "sizes": [2, 4]}}
     with pytest.raises(RunError) as error:

@@ -762,7 +762,7 @@ def test_a_folder_that_is_no_run_being_written_or_without_agents_is_one_line(
     for file in (path / "agents").iterdir():
         file.unlink()
     assert cli.main(["watch", str(path), "--no-browser"]) == 2
-    assert "has no agents: hotoven reproduce or train makes them" in capsys.readouterr().err
+    assert "has no agents: hotoven train makes them" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

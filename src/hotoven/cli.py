@@ -44,7 +44,7 @@ class Reproduce:
     study: tyro.conf.Positional[Study]  # which study
     preset: Preset = "quick"  # settings to start from: minutes on two cores, or the whole study
     out: Path | None = None  # the run's folder (default: runs/STUDY-PRESET)
-    resume: bool = False  # go on with a run that was killed
+    resume: bool = False  # go on with a run that was killed, or add replications to a finished one
     force: bool = False  # overwrite a run that is there
 
 
@@ -361,6 +361,8 @@ def _reproduce(command: LavaGridReproduce | CoinRunReproduce, only_train: bool) 
     config = {"study": command.study, "settings": parts.settings(command.settings)}
     defaults = {"settings": parts.settings(KINDS[command.study]())}
     with runs.Run.open(path, config, command.resume, command.force, defaults) as run:
+        if run.grown:
+            study.unmerge(path)  # what is there stays as it is
         if command.resume:
             run.reopen()
         if only_train:

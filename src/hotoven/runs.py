@@ -1,8 +1,8 @@
 """A run's folder: one writer, never silently overwritten, whole or not there.
 
 `run.json` holds the full configuration, the versions, the machine and the level hashes, and says
-whether the run is finished; where it went on with other versions or on another machine, those too.
-What a study has already written tells a resumed run where to go on.
+whether the run is finished; where it went on with other versions, on another machine or with more
+replications, those too. What a study has already written tells a resumed run where to go on.
 """
 
 import fcntl
@@ -23,6 +23,9 @@ from hotoven.devices import num_cores
 from hotoven.storage import read_json, write_json
 
 PACKAGES = ("hotoven", "jax", "jaxlib", "numpy", "optax", "pyarrow", "safetensors")
+
+# The setting of a study that may be larger when a finished run is resumed: what is there holds.
+GROWS = "num_replications"
 
 # What a run writes into its folder; anything else is somebody's own.
 ENTRIES = frozenset(
@@ -45,12 +48,14 @@ class RunError(ValueError):
 class Run:
     """An open run folder, locked against other writers until it is closed.
 
-    Use `Run.open`, best as a context manager.
+    Use `Run.open`, best as a context manager. `grown` says what has grown since the run was
+    finished, as "name was a, is b", or nothing; the record says so from `reopen` on.
     """
 
-    def __init__(self, path: Path, about: dict[str, Any], lock: int) -> None:
+    def __init__(self, path: Path, about: dict[str, Any], grown: list[str], lock: int) -> None:
         self.path = path
         self.about = about
+        self.grown = grown
         self._lock = lock
 
     @classmethod
@@ -66,6 +71,7 @@ class Run:
 
         A setting that the folder's record lacks, because it is younger than the run, counts as what
         `defaults` (as nested as `config`) says: a new setting's default is what was done before.
+        A finished run may be resumed with more of what `GROWS` names.
 
         Raises:
           RunError: another process writes it; it holds a finished run and `force` is not set; it
@@ -81,13 +87,13 @@ class Run:
         was_locked_before = (path / ".lock").exists()
         lock = _lock(path)
         try:
-            about = cls._prepare(path, config, resume, force, defaults or {})
+            about, grown = cls._prepare(path, config, resume, force, defaults or {})
         except BaseException:
             if not was_locked_before:  # a folder that is refused is left as it was
                 (path / ".lock").unlink(missing_ok=True)
             os.close(lock)
             raise
-        return cls(path, about, lock)
+        return cls(path, about, grown, lock)
 
     @classmethod
     def _prepare(
@@ -97,7 +103,7 @@ class Run:
         resume: bool,
         force: bool,
         defaults: dict[str, Any],
-    ) -> dict[str, Any]:
+    ) -> tuple[dict[str, Any], list[str]]:
         record = path / "run.json"
         foreign = [entry for entry in path.iterdir() if not entry.name.startswith(".")]
         if not record.exists() and foreign:
@@ -116,12 +122,13 @@ class Run:
                     f"{path} holds an unfinished run: --resume goes on, --force starts again"
                 )
             else:
-                changed = changes(filled(about["config"], defaults), config)
-                if changed:
+                before = filled(about["config"], defaults)
+                changed = changes(before, config)
+                if changed and not (about["status"] == "finished" and _grows(before, config)):
                     raise RunError(f"{path} was started with other settings: {', '.join(changed)}")
                 for orphan in path.rglob(".*.tmp"):  # what a kill left of a file being written
                     orphan.unlink()
-                return about
+                return about | {"config": config} if changed else about, changed
         about = {
             "status": "running",
             "started": _now(),
@@ -130,13 +137,15 @@ class Run:
             "hardware": hardware(),
         }
         write_json(record, about)
-        return about
+        return about, []
 
     def reopen(self) -> None:
         """Marks a run as being written again, and by what, if not by what wrote it last."""
         continued = list(self.about.get("continued_with", []))
         last = continued[-1] if continued else self.about
-        now = {"versions": versions(), "hardware": hardware()}
+        now: dict[str, Any] = {"versions": versions(), "hardware": hardware()}
+        if self.grown:
+            now["grown"] = self.grown
         if any(last.get(name) != facts for name, facts in now.items()):
             self.about["continued_with"] = [*continued, {"since": _now(), **now}]
         self.note(status="running")
@@ -282,6 +291,14 @@ def _empty(path: Path) -> None:
             shutil.rmtree(entry)
         else:
             entry.unlink()
+
+
+def _grows(before: dict[str, Any], now: dict[str, Any]) -> bool:
+    """Whether all that differs is that there is more of what `GROWS` names."""
+    old, new = before.get("settings", {}), now.get("settings", {})
+    if not (GROWS in old and GROWS in new and old[GROWS] < new[GROWS]):
+        return False
+    return not changes(before | {"settings": old | {GROWS: new[GROWS]}}, now)
 
 
 def filled(config: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:

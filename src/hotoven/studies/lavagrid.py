@@ -4,7 +4,7 @@ Every stage writes its result into the run's folder and is skipped where the res
 that a killed run goes on where it stopped and ends with the same bytes.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -34,7 +34,7 @@ from hotoven.mechanisms.member import Member
 from hotoven.mechanisms.vote import Vote
 from hotoven.progress import stage, tell
 from hotoven.report import animate, figures
-from hotoven.runs import Run, changes, filled
+from hotoven.runs import GROWS, Run, changes, filled
 from hotoven.storage import (
     as_written,
     read_json,
@@ -181,7 +181,8 @@ class Nets(NamedTuple):
 
 def run(study: LavaGridStudy, folder: Run) -> list[findings.Finding]:
     """Runs the study in that folder and returns its findings; skips what is already there."""
-    train(study, folder)
+    replications = range(study.num_replications)
+    _train(study, folder, [one for one in replications if not _is_played(folder.path, one)])
     evaluate(study, folder)
     merge(study, folder.path)
     return report(study, folder.path)
@@ -189,11 +190,15 @@ def run(study: LavaGridStudy, folder: Run) -> list[findings.Finding]:
 
 def train(study: LavaGridStudy, folder: Run) -> None:
     """Trains and saves the agents of every replication that has none yet."""
+    _train(study, folder, range(study.num_replications))
+
+
+def _train(study: LavaGridStudy, folder: Run, replications: Iterable[int]) -> None:
     split = make_split(study)
     write_levels(folder, split._asdict())
     for role, chosen in split._asdict().items():
         tell(f"{role} levels: {len(chosen)}, {chosen.num_duplicates} duplicates dropped")
-    for replication in range(study.num_replications):
+    for replication in replications:
         paths = [_agents_path(folder.path, size, replication) for size in study.sizes]
         told = _part_path(folder.path, replication) / "calibration.json"
         if not all(path.exists() for path in [*paths, told]):
@@ -212,9 +217,12 @@ def evaluate(study: LavaGridStudy, folder: Run) -> None:
     """
     split = make_split(study)
     for replication in range(study.num_replications):
-        part = _part_path(folder.path, replication)
-        if not (part / "episodes.parquet").exists():
+        if not _is_played(folder.path, replication):
             _evaluate_all(study, split, folder.path, replication)
+
+
+def _is_played(path: Path, replication: int) -> bool:
+    return (_part_path(path, replication) / "episodes.parquet").exists()
 
 
 def check_agents(study: LavaGridStudy, path: Path) -> None:
@@ -224,7 +232,7 @@ def check_agents(study: LavaGridStudy, path: Path) -> None:
             if not _agents_path(path, size, replication).exists():
                 raise ValueError(
                     f"{path} has no agents of {size} levels, replication {replication + 1}: "
-                    "hotoven train or reproduce with --resume trains them"
+                    "hotoven train with --resume trains them"
                 )
             load_ensemble(study, path, size, replication)
 
@@ -258,6 +266,28 @@ def merge(study: LavaGridStudy, path: Path) -> None:
         with made_again_without(part / "calibration.json"):
             told += read_json(part / "calibration.json")
     write_json(path / "calibration.json", told)
+
+
+def unmerge(path: Path) -> None:
+    """Writes the tables of the replications of the run at `path` again from its merged ones.
+
+    For a finished run that is to have more replications and was stored without its parts.
+    """
+    episodes = read_table(path / "episodes.parquet", outcomes.EPISODE_COLUMNS)
+    told = read_json(path / "calibration.json")
+    replications = sorted(episodes["replication"].unique().to_pylist())
+    each = len(told) // len(replications)
+    for replication in replications:
+        if _is_played(path, replication):
+            continue
+        tables = {"episodes": episodes.filter(pc.field("replication") == replication)}
+        if replication == 0:  # those of the others are not kept
+            tables = {"steps": read_table(path / "steps.parquet", STEP_COLUMNS), **tables}
+        folder = _part_path(path, replication)
+        write_json(folder / "calibration.json", told[replication * each : (replication + 1) * each])
+        for name, table in tables.items():  # the episodes last: they say that all is there
+            columns = dict(zip(table.column_names, table.itercolumns(), strict=True))
+            write_table(folder / f"{name}.parquet", columns)
 
 
 def _read_part(part: Path, name: str) -> pa.Table:
@@ -341,7 +371,9 @@ def load_ensemble(study: LavaGridStudy, path: Path, size: int, replication: int)
     with made_again_without(source):
         params, about = agents.load_params(source, pattern._asdict())
     young = _about(LavaGridStudy(), size, replication)  # a setting that is not there is its default
-    different = changes(filled(about, young), _about(study, size, replication))
+    stored = filled(about, young)
+    stored["settings"].pop(GROWS, None)  # was kept once
+    different = changes(stored, _about(study, size, replication))
     if different:
         raise ValueError(f"{source} holds other agents: {', '.join(different)}")
     return Ensemble(**params)
@@ -434,8 +466,9 @@ def _said(nets: Nets, members: PyTree, blocker: PyTree, state: PyTree, obs: PyTr
 
 
 def _about(study: LavaGridStudy, size: int, replication: int) -> dict[str, Any]:
-    """What agents are stored with, and known by."""
-    return {"settings": settings(study), "num_train_levels": size, "replication": replication}
+    """What agents are stored with, and known by; not by how many other replications there are."""
+    decisive = {name: value for name, value in settings(study).items() if name != GROWS}
+    return {"settings": decisive, "num_train_levels": size, "replication": replication}
 
 
 def make_nets(study: LavaGridStudy) -> Nets:

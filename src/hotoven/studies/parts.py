@@ -152,7 +152,7 @@ def watched_size(path: Path, sizes: tuple[int, ...], there: list[int], size: int
     return size
 
 
-_MAKE_AGENTS = "hotoven reproduce or train makes them, where it is given the same settings"
+_MAKE_AGENTS = "hotoven train makes them, where it is given the same settings"
 BY_HAND = "Its threshold was given by hand: it promises nothing."
 
 
