@@ -158,6 +158,17 @@ def test_a_damaged_part_of_a_run_says_what_to_remove(tmp_path):
     assert f"; remove {checkpoint}, and hotoven reproduce" in str(error.value)
 
 
+def test_agents_that_have_played_are_needed_only_to_play_again(tmp_path):
+    study = replace(SMALL, num_replications=1)
+    with pytest.raises(ValueError, match="has no agents of 2 levels, replication 1"):
+        lavagrid.check_agents(study, tmp_path, again=False)
+    (tmp_path / "parts" / "r0").mkdir(parents=True)
+    (tmp_path / "parts" / "r0" / "episodes.parquet").touch()
+    lavagrid.check_agents(study, tmp_path, again=False)
+    with pytest.raises(ValueError, match="has no agents of 2 levels, replication 1"):
+        lavagrid.check_agents(study, tmp_path, again=True)
+
+
 def test_agents_whose_calibration_is_gone_are_trained_again(tmp_path, monkeypatch):
     again = []
     monkeypatch.setattr(lavagrid, "_train_all", lambda *rest: again.append(rest[-1]) or [])

@@ -415,7 +415,7 @@ def _evaluate(command: Evaluate) -> None:
             f"{command.run} has been evaluated: --force plays again, --resume plays what is missing"
         )
     with runs.Run.open(command.run, config, resume=True) as run:
-        study.check_agents(settings, command.run)  # before anything is removed
+        study.check_agents(settings, command.run, command.force)  # before anything is removed
         run.reopen()
         if command.force:
             for table in played:

@@ -294,8 +294,8 @@ def evaluate(study: CoinRunStudy, folder: Run) -> None:
                 step(study, sets, players, ensemble, part, size)
 
 
-def check_agents(study: CoinRunStudy, path: Path) -> None:
-    """Raises ValueError if any agent of the run at `path` is missing or damaged."""
+def check_agents(study: CoinRunStudy, path: Path, again: bool) -> None:
+    """Raises ValueError if any agent of the run at `path` is missing or damaged, played or not."""
     players = make_players(study)
     for size in study.sizes:
         if not _agents_path(path, size).exists():

@@ -225,9 +225,11 @@ def _is_played(path: Path, replication: int) -> bool:
     return (_part_path(path, replication) / "episodes.parquet").exists()
 
 
-def check_agents(study: LavaGridStudy, path: Path) -> None:
-    """Raises ValueError if any agent of the run at `path` is missing or damaged."""
+def check_agents(study: LavaGridStudy, path: Path, again: bool) -> None:
+    """Raises ValueError if an agent that is to play, or play `again`, is missing or damaged."""
     for replication in range(study.num_replications):
+        if _is_played(path, replication) and not again:
+            continue  # in a run that has got more replications those agents may be gone
         for size in study.sizes:
             if not _agents_path(path, size, replication).exists():
                 raise ValueError(
