@@ -276,7 +276,7 @@ def test_two_ends_by_the_clock_in_one_iteration_are_refused():
         make_ppo(replace(CONFIG, num_steps=3, num_envs=2), Probe())
 
 
-def test_members_with_other_keys_differ_and_the_same_key_gives_the_same_bytes():
+def test_members_with_other_keys_differ_and_the_same_keys_give_the_same_bytes():
     learner = make_ppo(CONFIG, Probe())
     levels = stack(right_and_wrong(GAMMA)[0])
 
@@ -286,10 +286,13 @@ def test_members_with_other_keys_differ_and_the_same_key_gives_the_same_bytes():
         state = learner.init(levels, ONE, key)
         return learner.iterate(state, jnp.int32(0), levels, ONE)[0].params
 
-    params = train(jax.random.split(jax.random.key(0), 2)[jnp.array([0, 0, 1])])
-    for leaf in map(np.asarray, jax.tree.leaves(params)):
-        assert leaf[0].tobytes() == leaf[1].tobytes()
-        assert leaf[0].tobytes() != leaf[2].tobytes()
+    keys = jax.random.split(jax.random.key(0), 2)[jnp.array([0, 0, 1])]
+    first, again = (jax.tree.leaves(train(keys)) for _ in range(2))
+    for leaf, other in zip(first, again, strict=True):
+        assert np.asarray(leaf).tobytes() == np.asarray(other).tobytes()
+        # A place in the batch may move a last bit: on some CPUs a sum's order depends on it.
+        np.testing.assert_allclose(leaf[0], leaf[1], rtol=0, atol=1e-5)
+        assert np.abs(leaf[0] - leaf[2]).max() > 1e-3
 
 
 def test_running_moments_are_those_of_all_discounted_returns():
