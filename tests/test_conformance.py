@@ -97,6 +97,7 @@ def test_shapes_of_the_state_never_change(played: Played):
         assert (left.shape, left.dtype) == (right.shape, right.dtype)
 
 
+@pytest.mark.optimised
 def test_one_level_alone_is_played_as_in_a_compiled_batch(played: Played):
     for i in range(2):
         state, shown = played.env.reset(one(played.levels, i))
