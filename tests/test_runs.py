@@ -300,13 +300,27 @@ def test_force_empties_a_run_and_follows_no_link_out_of_it(finished, tmp_path):
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "kept").touch()
-    (finished / "link").symlink_to(outside)
+    (finished / "figures").symlink_to(outside)
     (finished / "agents").mkdir()
     (finished / "agents" / "a.safetensors").touch()
+    (finished / ".steps.parquet.x1.tmp").touch()
     with Run.open(finished, CONFIG, force=True) as run:
         assert not run.finished
     assert files(finished) == [".lock", "run.json"]
     assert (outside / "kept").exists()
+
+
+def test_force_removes_nothing_that_a_run_does_not_write(finished):
+    own = ("notes.txt", "data/x.csv", ".git/HEAD", "data/.x.tmp")
+    for name in own:
+        (finished / name).parent.mkdir(exist_ok=True)
+        (finished / name).touch()
+    (finished / "findings.md").touch()
+    Run.open(finished, CONFIG, force=True).close()
+    assert files(finished) == sorted([*own, "data", ".git", ".lock", "run.json"])
+    with Run.open(finished, CONFIG, resume=True) as run:
+        run.finish()
+    assert "data/.x.tmp" in files(finished)
 
 
 def test_force_killed_halfway_can_be_forced_again(finished, monkeypatch):

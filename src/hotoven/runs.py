@@ -126,8 +126,7 @@ class Run:
                 changed = changes(before, config)
                 if changed and not (about["status"] == "finished" and _grows(before, config)):
                     raise RunError(f"{path} was started with other settings: {', '.join(changed)}")
-                for orphan in path.rglob(".*.tmp"):  # what a kill left of a file being written
-                    orphan.unlink()
+                _remove_half_written(path)
                 return about | {"config": config} if changed else about, changed
         about = {
             "status": "running",
@@ -204,7 +203,13 @@ def read_about(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise RunError(f"{error}{_START_AGAIN if record.exists() else ''}") from None
     known = isinstance(about, dict) and about.get("status") in ("running", "finished")
-    if not known or not isinstance(about.get("config"), dict):
+    continued = about.get("continued_with", []) if known else []
+    if not (
+        known
+        and isinstance(about.get("config"), dict)
+        and isinstance(continued, list)
+        and all(isinstance(one, dict) for one in continued)
+    ):
         raise RunError(f"{record} is not the record of a run{_START_AGAIN}")
     return about
 
@@ -283,9 +288,11 @@ def _lock(path: Path) -> int:
 
 
 def _empty(path: Path) -> None:
+    """Removes what a run has written; what else is in the folder is somebody's own, and stays."""
+    _remove_half_written(path)
     # run.json goes last: a kill in between leaves a folder that still says it holds a run
     for entry in sorted(path.iterdir(), key=lambda entry: entry.name == "run.json"):
-        if entry.name == ".lock":
+        if entry.name not in ENTRIES:
             continue
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)
@@ -293,10 +300,19 @@ def _empty(path: Path) -> None:
             entry.unlink()
 
 
+def _remove_half_written(path: Path) -> None:
+    """Removes what a kill has left of files that were being written into a run."""
+    inner = [orphan for name in ENTRIES for orphan in (path / name).rglob(".*.tmp")]
+    for orphan in (*path.glob(".*.tmp"), *inner):
+        orphan.unlink()
+
+
 def _grows(before: dict[str, Any], now: dict[str, Any]) -> bool:
     """Whether all that differs is that there is more of what `GROWS` names."""
     old, new = before.get("settings", {}), now.get("settings", {})
-    if not (GROWS in old and GROWS in new and old[GROWS] < new[GROWS]):
+    if not isinstance(old, dict) or not isinstance(old.get(GROWS), int):
+        return False
+    if old[GROWS] >= new.get(GROWS, 0):
         return False
     return not changes(before | {"settings": old | {GROWS: new[GROWS]}}, now)
 
