@@ -105,7 +105,7 @@ def test_rare_catastrophes_keep_their_probability():
     [
         ({"batch_size": 0}, "batch_size must be from 1 to 2147483647, got 0"),
         ({"num_updates": 0}, "num_updates must be from 1 to 2147483647, got 0"),
-        ({"hidden": (0,)}, "hidden must be at least 1 each, got (0,)"),
+        ({"hidden": (0,)}, "hidden must be from 1 to 2147483647 each, got (0,)"),
         ({"calibration_share": 1.0}, "calibration_share must be between 0 and 1, got 1.0"),
         ({"learning_rate": float("nan")}, "learning_rate must be above 0 and finite, got nan"),
     ],

@@ -293,8 +293,8 @@ def test_training_compiles_once_per_distinct_chunk_length():
         ({"hidden": (), "dropout": 0.1}, "hidden must be a layer for dropout, got ()"),
         ({"gamma": 1.1}, "gamma must be from 0 to 1, got 1.1"),
         ({"batch_size": 0}, "batch_size must be from 1 to 2147483647, got 0"),
-        ({"hidden": (16, 0)}, "hidden must be at least 1 each, got (16, 0)"),
-        ({"filters": (-1,)}, "filters must be at least 1 each, got (-1,)"),
+        ({"hidden": (16, 0)}, "hidden must be from 1 to 2147483647 each, got (16, 0)"),
+        ({"filters": (-1,)}, "filters must be from 1 to 2147483647 each, got (-1,)"),
         ({"target_period": 0}, "target_period must be from 1 to 2147483647, got 0"),
         ({"epsilon_end": -0.1}, "epsilon_end must be from 0 to 1, got -0.1"),
         (

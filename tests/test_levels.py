@@ -1,5 +1,6 @@
 """Level sets keep their promises: solvable, disjoint, nested, the same for ever, whole on disk."""
 
+import math
 from collections import deque
 from dataclasses import replace
 from pathlib import Path
@@ -227,6 +228,9 @@ def test_a_family_with_too_few_levels_is_refused(sizes: tuple[int, int, int]):
     ("sizes", "seed", "message"),
     [
         ((-1, 0, 0), 0, "number of train levels must not be negative, got -1"),
+        ((2.5, 0, 0), 0, "number of train levels must be a whole number, got 2.5"),
+        ((0, 0, math.nan), 0, "number of test levels must be a whole number, got nan"),
+        ((0, 2**32 + 1, 0), 0, "number of validation levels must be at most 4294967296"),
         ((0, 0, 0), -1, "level seed must be from 0 to 65535, got -1"),
         ((0, 0, 0), 65536, "level seed must be from 0 to 65535, got 65536"),
     ],

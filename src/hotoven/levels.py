@@ -72,8 +72,9 @@ def split(
         holds are passed over, and counted in `num_unfit`. Empty: all levels are taken.
 
     Raises:
-      ValueError: a size is negative, the seed is out of range, `only` names what is no such fact,
-        or the family of levels is so small that a set cannot be filled.
+      ValueError: a size is no whole number, negative or above 2**32, the seed is out of range,
+        `only` names what is no such fact, or the family of levels is so small that a set cannot be
+        filled.
     """
     if not 0 <= seed <= MAX_SEED:
         raise ValueError(f"level seed must be from 0 to {MAX_SEED}, got {seed}")
@@ -196,8 +197,12 @@ def _fill(
     env: Env, role: str, count: int, seed: int, only: Sequence[str], taken: set[bytes]
 ) -> LevelSet:
     """`count` levels of a role that fit `only` and are not in `taken`, which they join."""
+    if not isinstance(count, int | np.integer):
+        raise ValueError(f"number of {role} levels must be a whole number, got {count}")
     if count < 0:
         raise ValueError(f"number of {role} levels must not be negative, got {count}")
+    if count > IDS_PER_SEED:
+        raise ValueError(f"number of {role} levels must be at most {IDS_PER_SEED}, got {count}")
     first = ROLES.index(role) * IDS_PER_ROLE + seed * IDS_PER_SEED
     parts: list[LevelSet] = []
     found = drawn = num_unfit = 0
@@ -207,7 +212,8 @@ def _fill(
                 f"only {found} different {role} levels in {drawn} draws, {count} are needed: "
                 "the settings leave too few different levels"
             )
-        batch = make_levels(env, np.arange(first + drawn, first + drawn + DRAW))
+        num_ids = DRAW if drawn else 1  # one first: settings that leave no level are refused soon
+        batch = make_levels(env, np.arange(first + drawn, first + drawn + num_ids))
         fits = np.logical_or.reduce([batch.facts[name] for name in only]) if only else None
         fresh = []
         for index, digest in enumerate(batch.digests):

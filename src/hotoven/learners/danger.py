@@ -50,8 +50,10 @@ class DangerConfig:
                 f"calibration_share must be between 0 and 1, got {self.calibration_share}"
             )
         for name in ("filters", "hidden"):
-            if any(width < 1 for width in getattr(self, name)):
-                raise ValueError(f"{name} must be at least 1 each, got {getattr(self, name)}")
+            if not all(1 <= width <= LARGEST for width in getattr(self, name)):
+                raise ValueError(
+                    f"{name} must be from 1 to {LARGEST} each, got {getattr(self, name)}"
+                )
         if not 0.0 < self.learning_rate < math.inf:  # NaN is refused too
             raise ValueError(f"learning_rate must be above 0 and finite, got {self.learning_rate}")
 

@@ -62,7 +62,8 @@ class DQNConfig:
         for name in ("batch_size", "num_updates", "num_envs", "steps_per_update", "target_period"):
             _check(self, name, 1 <= getattr(self, name) <= LARGEST, f"from 1 to {LARGEST}")
         for name in ("filters", "hidden"):
-            _check(self, name, all(width >= 1 for width in getattr(self, name)), "at least 1 each")
+            fits = all(1 <= width <= LARGEST for width in getattr(self, name))
+            _check(self, name, fits, f"from 1 to {LARGEST} each")
         _check(self, "hidden", len(self.hidden) >= 1 or self.dropout == 0.0, "a layer for dropout")
         for name in ("learning_rate_end", "epsilon_start", "epsilon_end", "epsilon_decay"):
             _check(self, name, 0.0 <= getattr(self, name) <= 1.0, "from 0 to 1")

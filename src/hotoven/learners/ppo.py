@@ -51,7 +51,8 @@ class PPOConfig:
     def __post_init__(self) -> None:
         known = ("mlp", "small", "nature", "impala")
         _check(self, "net", self.net in known, f"one of {', '.join(known)}")
-        _check(self, "hidden", all(width >= 1 for width in self.hidden), "at least 1 each")
+        fits = all(1 <= width <= LARGEST for width in self.hidden)
+        _check(self, "hidden", fits, f"from 1 to {LARGEST} each")
         for name in ("learning_rate", "max_grad_norm", "clip"):
             _check(self, name, 0.0 < getattr(self, name) < math.inf, "above 0 and finite")
         _check(
