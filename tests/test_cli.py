@@ -5,7 +5,9 @@ import re
 import shutil
 import signal
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -60,8 +62,17 @@ LAVAGRID = "reproduce lavagrid"
         (f"{LAVAGRID} --dqn.gamma 2", "gamma must be from 0 to 1, got 2"),
         (f"{LAVAGRID} --dqn.gamma much", "--dqn.gamma.*float.*'much'"),
         (f"{LAVAGRID} --dqn.optimizer sgd", "'adam', 'rmsprop'"),
-        (f"{LAVAGRID} --dqn.hidden 0", "hidden must be at least 1 each"),
-        (f"{LAVAGRID} --danger.filters 8 0", "filters must be at least 1 each"),
+        (f"{LAVAGRID} --dqn.hidden 0", "hidden must be from 1 to 2147483647 each"),
+        (f"{LAVAGRID} --dqn.hidden 99999999999999999999", "hidden must be from 1 to 2147483647"),
+        (
+            f"{LAVAGRID} --sizes 4 99999999999999999999",
+            "sizes must be .* from 2 to 2147483647, got",
+        ),
+        (
+            "levels show --env.height 40 --env.width 40 --env.min-distance 500",
+            "no solvable map with a path of at least min_distance=500 steps",
+        ),
+        (f"{LAVAGRID} --danger.filters 8 0", "filters must be from 1 to 2147483647 each"),
         (f"{LAVAGRID} --danger.learning-rate nan", "learning_rate must be above 0 and finite"),
         (f"{LAVAGRID} --env.lava-density 0.99", "must leave 2 of the 25 cells"),
         (f"{LAVAGRID} --sizes 8 4", r"sizes must be different, growing .* got \[8, 4\]"),
@@ -336,7 +347,7 @@ def test_evaluate_force_loses_nothing_where_agents_are_damaged(base, capsys):
     before = {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
     assert cli.main(["evaluate", str(path), "--force"]) == 2
     err = capsys.readouterr().err
-    assert err.count("\n") == 1 and f"remove {agents}, and hotoven reproduce with --resume" in err
+    assert err.count("\n") == 1 and f"remove {agents}, and hotoven train with --resume" in err
     assert {file: file.read_bytes() for file in path.rglob("*") if file.is_file()} == before
     agents.unlink()
     assert cli.main(["evaluate", str(path), "--force"]) == 2
@@ -390,24 +401,104 @@ def test_a_finished_run_is_not_overwritten(base, capsys):
     assert_same(results(path), before)
 
 
+def stored(base: Path, path: Path, *kept: str) -> Path:
+    """A copy of the finished run as results/ holds one: without what can be made again."""
+    shutil.copytree(uninterrupted(base)[0], path)
+    for name in {"agents", "parts", "checkpoints"} - set(kept):
+        shutil.rmtree(path / name, ignore_errors=True)
+    return path
+
+
+@pytest.mark.slow
+def test_a_stored_run_is_not_made_again(base, tmp_path, capsys, monkeypatch):
+    path = stored(base, tmp_path / "run")
+    before = {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
+
+    def runs_again(*rest: Any) -> None:
+        raise AssertionError
+
+    for name in ("run", "train", "evaluate", "merge"):
+        monkeypatch.setattr(lavagrid, name, runs_again)
+    assert cli.main(["reproduce", "lavagrid", *SETTINGS, "--out", str(path), "--resume"]) == 0
+    assert "perfect yet dangerous" in capsys.readouterr().out
+    assert cli.main(["evaluate", str(path)]) == 2
+    assert "has been evaluated: --force plays again" in capsys.readouterr().err
+    assert cli.main(["evaluate", str(path), "--resume"]) == 0
+    assert {file: file.read_bytes() for file in path.rglob("*") if file.is_file()} == before
+
+
+@pytest.mark.slow
+def test_training_a_finished_run_again_leaves_it_finished(base, tmp_path, capsys):
+    path = tmp_path / "run"
+    shutil.copytree(uninterrupted(base)[0], path)
+    words = ["train", "lavagrid", *SETTINGS, "--out", str(path), "--resume"]
+    assert cli.main(words) == 0
+    assert f"hotoven evaluate {path} --force plays it again" in capsys.readouterr().out
+    assert cli.main(["figures", str(path)]) == 0
+
+
+@pytest.mark.slow
+def test_force_with_impossible_levels_loses_nothing(base, tmp_path, capsys):
+    path = stored(base, tmp_path / "run")
+    before = results(path)
+    few = [
+        "--num-test-levels",
+        "2000",
+        "--env.height",
+        "2",
+        "--env.width",
+        "2",
+        "--env.min-distance",
+        "1",
+    ]
+    words = ["reproduce", "lavagrid", *SETTINGS, "--out", str(path), "--force", *few]
+    assert cli.main(words) == 2
+    assert "2000 are needed" in capsys.readouterr().err
+    assert_same(results(path), before)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "reproduce lavagrid --out coinrun",
+        "reproduce --out coinrun lavagrid",
+        "train lavagrid --resume --out coinrun --env.height 7",
+    ],
+)
+def test_a_folder_may_have_a_studys_name(line):
+    command = cli._parse(line.split())
+    assert isinstance(command, cli.LavaGridReproduce)
+    assert (command.study, command.out) == ("lavagrid", Path("coinrun"))
+
+
 def test_the_parts_of_a_run_come_back_from_its_tables(base, tmp_path):
     source, path = uninterrupted(base)[0], tmp_path / "run"
     path.mkdir()
+    _, study, _ = cli._study_of(source)
+    two = replace(study, num_replications=2)
     first = pq.read_table(source / "episodes.parquet")
     column = first.column_names.index("replication")
     ones = pa.array(np.ones(len(first), np.int32))
     second = first.set_column(column, "replication", ones.cast(first["replication"].type))
     told = read_json(source / "calibration.json")
     pq.write_table(pa.concat_tables([first, second]), path / "episodes.parquet")
-    write_json(path / "calibration.json", [*told, *reversed(told)])
+    later = [row | {"replication": 1, "expected_error": 0.5} for row in told]
+    write_json(path / "calibration.json", [*told, *later])
     shutil.copy(source / "steps.parquet", path)
-    lavagrid.unmerge(path)
+    with pytest.raises(ValueError, match=r"episodes\.parquet must hold .* of 3 .* those of 0, 1"):
+        lavagrid.unmerge(replace(study, num_replications=3), path)
+    for wrong in (None, {}, [], told, [*told, 3]):
+        write_json(tmp_path / "calibration.json", wrong)
+        with pytest.raises(ValueError, match=r"calibration\.json is not as hotoven writes it"):
+            lavagrid._calibrations(two, tmp_path / "calibration.json")
+    lavagrid.unmerge(two, path)
     made = [path / "parts" / f"r{replication}" for replication in (0, 1)]
     assert pq.read_table(made[0] / "episodes.parquet") == first
     assert pq.read_table(made[1] / "episodes.parquet") == second
     assert pq.read_table(made[0] / "steps.parquet") == pq.read_table(source / "steps.parquet")
-    assert read_json(made[0] / "calibration.json") == told
-    assert read_json(made[1] / "calibration.json") == told[::-1]
+    bare = [{name: row[name] for name in row if name != "replication"} for row in [*told, *later]]
+    assert read_json(made[0] / "calibration.json") == bare[:2]
+    assert read_json(made[1] / "calibration.json") == bare[2:]
 
 
 @pytest.mark.slow

@@ -148,7 +148,7 @@ def test_a_damaged_part_of_a_run_says_what_to_remove(tmp_path):
     source.write_bytes(b"half")
     with pytest.raises(ValueError, match="not a whole safetensors") as error:
         lavagrid.load_ensemble(SMALL, tmp_path, 2, 0)
-    assert f"; remove {source}, and hotoven reproduce with --resume" in str(error.value)
+    assert f"; remove {source}, and hotoven train with --resume" in str(error.value)
     checkpoint = tmp_path / "checkpoints" / "members-r0.safetensors"
     checkpoint.parent.mkdir()
     checkpoint.write_bytes(b"half")
@@ -167,6 +167,26 @@ def test_agents_that_have_played_are_needed_only_to_play_again(tmp_path):
     lavagrid.check_agents(study, tmp_path, again=False)
     with pytest.raises(ValueError, match="has no agents of 2 levels, replication 1"):
         lavagrid.check_agents(study, tmp_path, again=True)
+
+
+def test_agents_are_trained_that_are_to_play_or_else_all_that_are_gone(tmp_path):
+    study = replace(SMALL, num_replications=3)
+
+    def touch(*names: str) -> None:
+        for name in names:
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).touch()
+
+    assert lavagrid.untrained(study, tmp_path) == [0, 1, 2]
+    touch("parts/r0/episodes.parquet")  # a run that grew: its first agents are gone
+    assert lavagrid.untrained(study, tmp_path) == [1, 2]
+    for size in study.sizes:
+        touch(f"agents/levels{size}-r1.safetensors")
+    assert lavagrid.untrained(study, tmp_path) == [1, 2]  # their blockers' calibration is not told
+    touch("parts/r1/calibration.json", "parts/r1/episodes.parquet")
+    assert lavagrid.untrained(study, tmp_path) == [2]
+    touch("parts/r2/episodes.parquet")
+    assert lavagrid.untrained(study, tmp_path) == [0, 2]
 
 
 def test_agents_whose_calibration_is_gone_are_trained_again(tmp_path, monkeypatch):
@@ -234,8 +254,11 @@ def test_every_blocker_has_the_threshold_of_the_study():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"sizes": ()}, "sizes must be different, growing and at least 2, got []"),
-        ({"sizes": (4, 2)}, "sizes must be different, growing and at least 2, got [4, 2]"),
+        ({"sizes": ()}, "sizes must be different, growing and from 2 to 2147483647, got []"),
+        (
+            {"sizes": (4, 2)},
+            "sizes must be different, growing and from 2 to 2147483647, got [4, 2]",
+        ),
         ({"num_members": 0}, "num_members must be at least 1, got 0"),
         (
             {"tune": True, "num_validation_levels": 0},

@@ -200,7 +200,8 @@ OF_COINRUN: dict[type, type] = {
     LavaGridPlay: CoinRunPlay,
 }
 
-# Each is a module with run, train, check_agents, evaluate, merge and report.
+# Each is a module with check_levels, run, train, untrained, check_agents, evaluate, merge and
+# report; and with unmerge, where its runs can grow.
 STUDIES: dict[str, Any] = {"lavagrid": lavagrid, "coinrun": coinrun}
 KINDS: dict[str, type] = {"lavagrid": lavagrid.LavaGridStudy, "coinrun": coinrun.CoinRunStudy}
 
@@ -244,8 +245,16 @@ def _parse(arguments: list[str]) -> Any:
     name, *rest = arguments
     if name not in COMMANDS:
         raise ValueError(f"command must be one of {', '.join(COMMANDS)}, got {name!r}")
+    guess = next((word for word in rest if word in STUDIES), "lavagrid")
+    command = _parse_as(name, rest, guess)
+    named = getattr(command, "study", getattr(command, "env_name", guess))
+    return command if named == guess else _parse_as(name, rest, named)  # it was another's value
+
+
+def _parse_as(name: str, rest: list[str], study: str) -> Any:
+    """The command called `name` with the settings there are for that study or environment."""
     kind = COMMANDS[name]
-    if "coinrun" in rest:
+    if study == "coinrun":
         kind = OF_COINRUN.get(kind, kind)
     complaint = io.StringIO()
     try:
@@ -253,13 +262,12 @@ def _parse(arguments: list[str]) -> Any:
             if not issubclass(kind, Reproduce):
                 return tyro.cli(kind, prog=f"hotoven {name}", args=rest)
             preset = _preset(rest)
-            presets = STUDIES["coinrun" if "coinrun" in rest else "lavagrid"].PRESETS
             return tyro.cli(
                 kind,
                 prog=f"hotoven {name}",
                 args=rest,
                 default=cast(Any, kind)(
-                    study=tyro.MISSING, preset=preset, settings=presets[preset]
+                    study=tyro.MISSING, preset=preset, settings=STUDIES[study].PRESETS[preset]
                 ),
             )
     except SystemExit as end:
@@ -360,19 +368,42 @@ def _reproduce(command: LavaGridReproduce | CoinRunReproduce, only_train: bool) 
     study = STUDIES[command.study]
     config = {"study": command.study, "settings": parts.settings(command.settings)}
     defaults = {"settings": parts.settings(KINDS[command.study]())}
+    if command.force:
+        study.check_levels(command.settings)  # before anything is removed
     with runs.Run.open(path, config, command.resume, command.force, defaults) as run:
         if run.grown:
-            study.unmerge(path)  # what is there stays as it is
-        if command.resume:
-            run.reopen()
+            study.unmerge(_study_of(path)[1], path)  # what is there stays as it is
         if only_train:
-            study.train(command.settings, run)
+            if not run.finished or run.grown or study.untrained(command.settings, path):
+                run.reopen()
+                study.train(command.settings, run)
             print(f"agents    {path / 'agents'}")
-            print(f"next      hotoven evaluate {path}")
+            print(f"next      {_next(run)}")
             return
-        found = study.run(command.settings, run)
-        run.finish()
+        if _is_stored(run):
+            found = study.report(command.settings, path)
+        else:
+            run.reopen()
+            found = study.run(command.settings, run)
+            run.finish()
     _tell(path, found)
+
+
+def _is_stored(run: runs.Run) -> bool:
+    """Whether a run is finished and lacks what its tables were made from: there they are all."""
+    return run.finished and not run.grown and not (run.path / "parts").exists()
+
+
+def _next(run: runs.Run) -> str:
+    """The command that comes after training."""
+    if run.finished:
+        return f"all has been played: hotoven evaluate {run.path} --force plays it again"
+    return f"hotoven evaluate {run.path}{' --resume' if _played(run.path) else ''}"
+
+
+def _played(path: Path) -> list[Path]:
+    """The tables of episodes of the parts of the run at `path`."""
+    return list((path / "parts").rglob("episodes.parquet"))
 
 
 def _figures(command: Figures) -> None:
@@ -409,21 +440,24 @@ def _evaluate(command: Evaluate) -> None:
     study, settings, config = _study_of(command.run)
     if command.resume and command.force:
         raise ValueError("--resume goes on and --force starts again: only one can be asked for")
-    played = list((command.run / "parts").glob("*/episodes.parquet"))
-    if played and not command.force and not command.resume:
-        raise ValueError(
-            f"{command.run} has been evaluated: --force plays again, --resume plays what is missing"
-        )
     with runs.Run.open(command.run, config, resume=True) as run:
-        study.check_agents(settings, command.run, command.force)  # before anything is removed
-        run.reopen()
-        if command.force:
-            for table in played:
-                table.unlink()
-        study.evaluate(settings, run)
-        study.merge(settings, command.run)
-        found = study.report(settings, command.run)
-        run.finish()
+        if not command.force and not command.resume and (run.finished or _played(command.run)):
+            raise ValueError(
+                f"{command.run} has been evaluated: --force plays again, --resume plays what is "
+                "missing"
+            )
+        if command.resume and _is_stored(run):
+            found = study.report(settings, command.run)
+        else:
+            study.check_agents(settings, command.run, command.force)  # before anything is removed
+            run.reopen()
+            if command.force:
+                for table in _played(command.run):
+                    table.unlink()
+            study.evaluate(settings, run)
+            study.merge(settings, command.run)
+            found = study.report(settings, command.run)
+            run.finish()
     _tell(command.run, found)
 
 

@@ -260,21 +260,31 @@ def make_sets(study: CoinRunStudy) -> Sets:
     return Sets(**dealt, shifted=shifted)
 
 
+def check_levels(study: CoinRunStudy) -> None:
+    """Raises ValueError if there are too few different levels for the study."""
+    make_sets(study)
+
+
 MEMBERS, DANGER, PLAY = range(3)  # roles of random keys
 
 
 def train(study: CoinRunStudy, folder: Run) -> None:
-    """Trains and saves the agents that are not there yet."""
+    """Trains and saves the agents, unless all are there."""
     sets = make_sets(study)
     write_levels(folder, sets._asdict())
-    paths = [_agents_path(folder.path, size) for size in study.sizes]
-    if not all(path.exists() for path in paths):
+    if untrained(study, folder.path):
         members = _train_members(study, sets.train, folder.path)
         danger = _train_danger(study, members, sets.train)
-        for index, (path, size) in enumerate(zip(paths, study.sizes, strict=True)):
+        for index, size in enumerate(study.sizes):
             one = jax.tree.map(lambda leaf, index=index: leaf[index], Ensemble(members, danger))
+            path = _agents_path(folder.path, size)
             agents.save_params(path, one._asdict(), _about(study, size))
     _checkpoint_path(folder.path).unlink(missing_ok=True)
+
+
+def untrained(study: CoinRunStudy, path: Path) -> list[int]:
+    """The numbers of training levels whose agents are not in the run at `path`."""
+    return [size for size in study.sizes if not _agents_path(path, size).exists()]
 
 
 def evaluate(study: CoinRunStudy, folder: Run) -> None:
@@ -295,13 +305,14 @@ def evaluate(study: CoinRunStudy, folder: Run) -> None:
 
 
 def check_agents(study: CoinRunStudy, path: Path, again: bool) -> None:
-    """Raises ValueError if any agent of the run at `path` is missing or damaged, played or not."""
+    """Raises ValueError if an agent that is to play, or play `again`, is missing or damaged."""
     players = make_players(study)
     for size in study.sizes:
+        if _whole(_part(path, size)) and not again:
+            continue
         if not _agents_path(path, size).exists():
             raise ValueError(
-                f"{path} has no agents of {size} levels: hotoven train or reproduce with --resume "
-                "trains them"
+                f"{path} has no agents of {size} levels: hotoven train with --resume trains them"
             )
         load_ensemble(study, players, path, size)
 

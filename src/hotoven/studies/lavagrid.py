@@ -181,16 +181,34 @@ class Nets(NamedTuple):
 
 def run(study: LavaGridStudy, folder: Run) -> list[findings.Finding]:
     """Runs the study in that folder and returns its findings; skips what is already there."""
-    replications = range(study.num_replications)
-    _train(study, folder, [one for one in replications if not _is_played(folder.path, one)])
+    _train(study, folder, _unplayed(study, folder.path))
     evaluate(study, folder)
     merge(study, folder.path)
     return report(study, folder.path)
 
 
 def train(study: LavaGridStudy, folder: Run) -> None:
-    """Trains and saves the agents of every replication that has none yet."""
-    _train(study, folder, range(study.num_replications))
+    """Trains and saves the agents that `untrained` names."""
+    _train(study, folder, untrained(study, folder.path))
+
+
+def untrained(study: LavaGridStudy, path: Path) -> list[int]:
+    """The replications without agents: of those that are to play or, where all have played, of all.
+
+    In a run that has got more replications, agents that have played may be gone for good.
+    """
+    asked = _unplayed(study, path) or range(study.num_replications)
+    return [one for one in asked if not _is_trained(study, path, one)]
+
+
+def _unplayed(study: LavaGridStudy, path: Path) -> list[int]:
+    return [one for one in range(study.num_replications) if not _is_played(path, one)]
+
+
+def _is_trained(study: LavaGridStudy, path: Path, replication: int) -> bool:
+    told = _part_path(path, replication) / "calibration.json"
+    paths = [_agents_path(path, size, replication) for size in study.sizes]
+    return all(one.exists() for one in [*paths, told])
 
 
 def _train(study: LavaGridStudy, folder: Run, replications: Iterable[int]) -> None:
@@ -199,11 +217,10 @@ def _train(study: LavaGridStudy, folder: Run, replications: Iterable[int]) -> No
     for role, chosen in split._asdict().items():
         tell(f"{role} levels: {len(chosen)}, {chosen.num_duplicates} duplicates dropped")
     for replication in replications:
-        paths = [_agents_path(folder.path, size, replication) for size in study.sizes]
-        told = _part_path(folder.path, replication) / "calibration.json"
-        if not all(path.exists() for path in [*paths, told]):
+        if not _is_trained(study, folder.path, replication):
             ensembles = _train_all(study, split.train, folder.path, replication)
-            for path, size, ensemble in zip(paths, study.sizes, ensembles, strict=True):
+            for size, ensemble in zip(study.sizes, ensembles, strict=True):
+                path = _agents_path(folder.path, size, replication)
                 agents.save_params(path, ensemble._asdict(), _about(study, size, replication))
         for role in ("members", "dropout"):
             _checkpoint_path(folder.path, role, replication).unlink(missing_ok=True)
@@ -216,9 +233,8 @@ def evaluate(study: LavaGridStudy, folder: Run) -> None:
       ValueError: agents are missing or damaged.
     """
     split = make_split(study)
-    for replication in range(study.num_replications):
-        if not _is_played(folder.path, replication):
-            _evaluate_all(study, split, folder.path, replication)
+    for replication in _unplayed(study, folder.path):
+        _evaluate_all(study, split, folder.path, replication)
 
 
 def _is_played(path: Path, replication: int) -> bool:
@@ -234,9 +250,17 @@ def check_agents(study: LavaGridStudy, path: Path, again: bool) -> None:
             if not _agents_path(path, size, replication).exists():
                 raise ValueError(
                     f"{path} has no agents of {size} levels, replication {replication + 1}: "
-                    "hotoven train with --resume trains them"
+                    f"{_TRAINS_THEM}"
                 )
             load_ensemble(study, path, size, replication)
+        if not _is_trained(study, path, replication):
+            raise ValueError(
+                f"{path} does not say how replication {replication + 1}'s blockers are calibrated: "
+                f"{_TRAINS_THEM}"
+            )
+
+
+_TRAINS_THEM = "hotoven train with --resume trains them"
 
 
 def make_split(study: LavaGridStudy) -> levels.Split:
@@ -249,6 +273,11 @@ def make_split(study: LavaGridStudy) -> levels.Split:
         study.level_seed,
     )
     return split._replace(test=split.validation) if study.tune else split
+
+
+def check_levels(study: LavaGridStudy) -> None:
+    """Raises ValueError if there are too few different levels for the study."""
+    make_split(study)
 
 
 def merge(study: LavaGridStudy, path: Path) -> None:
@@ -264,32 +293,60 @@ def merge(study: LavaGridStudy, path: Path) -> None:
     ):
         write_table(path / f"{name}.parquet", dict(zip(table.column_names, table, strict=True)))
     told = []
-    for part in parts:
+    for replication, part in enumerate(parts):
         with made_again_without(part / "calibration.json"):
-            told += read_json(part / "calibration.json")
+            told += [
+                {"replication": replication, **row} for row in read_json(part / "calibration.json")
+            ]
     write_json(path / "calibration.json", told)
 
 
-def unmerge(path: Path) -> None:
+def unmerge(study: LavaGridStudy, path: Path) -> None:
     """Writes the tables of the replications of the run at `path` again from its merged ones.
 
-    For a finished run that is to have more replications and was stored without its parts.
+    For a finished run, of `study` as it was then, that is to have more replications and was stored
+    without its parts.
+
+    Raises:
+      ValueError: a table is missing, damaged or not that of such a run.
     """
-    episodes = read_table(path / "episodes.parquet", outcomes.EPISODE_COLUMNS)
-    told = read_json(path / "calibration.json")
-    replications = sorted(episodes["replication"].unique().to_pylist())
-    each = len(told) // len(replications)
+    source = path / "episodes.parquet"
+    episodes = read_table(source, outcomes.EPISODE_COLUMNS)
+    steps = read_table(path / "steps.parquet", STEP_COLUMNS)
+    replications = range(study.num_replications)
+    found = sorted(episodes["replication"].unique().to_pylist())
+    if found != list(replications):
+        raise ValueError(
+            f"{source} must hold the episodes of {study.num_replications} replications, holds "
+            f"those of {', '.join(map(str, found)) or 'none'}"
+        )
+    told = _calibrations(study, path / "calibration.json")
     for replication in replications:
         if _is_played(path, replication):
             continue
         tables = {"episodes": episodes.filter(pc.field("replication") == replication)}
         if replication == 0:  # those of the others are not kept
-            tables = {"steps": read_table(path / "steps.parquet", STEP_COLUMNS), **tables}
+            tables = {"steps": steps, **tables}
         folder = _part_path(path, replication)
-        write_json(folder / "calibration.json", told[replication * each : (replication + 1) * each])
+        write_json(folder / "calibration.json", told[replication])
         for name, table in tables.items():  # the episodes last: they say that all is there
             columns = dict(zip(table.column_names, table.itercolumns(), strict=True))
             write_table(folder / f"{name}.parquet", columns)
+
+
+def _calibrations(study: LavaGridStudy, path: Path) -> list[list[dict[str, Any]]]:
+    """How the blockers of every replication and size are calibrated, from a run's table of it."""
+    rows = read_json(path)
+    who = [(one, size) for one in range(study.num_replications) for size in study.sizes]
+    with as_written(path):
+        if [(row["replication"], row["num_train_levels"]) for row in rows] != who:
+            raise ValueError(
+                f"must tell of {study.num_replications} replications and of {study.sizes} levels"
+            )
+        for row in rows:
+            del row["replication"]
+    each = len(study.sizes)
+    return [rows[start : start + each] for start in range(0, len(rows), each)]
 
 
 def _read_part(part: Path, name: str) -> pa.Table:
@@ -370,7 +427,7 @@ def load_ensemble(study: LavaGridStudy, path: Path, size: int, replication: int)
         jax.eval_shape(nets.blocker.init, key),
     )
     source = _agents_path(path, size, replication)
-    with made_again_without(source):
+    with made_again_without(source, "train"):
         params, about = agents.load_params(source, pattern._asdict())
     young = _about(LavaGridStudy(), size, replication)  # a setting that is not there is its default
     stored = filled(about, young)

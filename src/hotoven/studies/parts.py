@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from hotoven import agents, levels
 from hotoven.runs import Run
-from hotoven.types import LevelSet
+from hotoven.types import LARGEST, LevelSet
 
 
 def settings(study: Any) -> dict[str, Any]:
@@ -24,9 +24,10 @@ def settings(study: Any) -> dict[str, Any]:
 
 def check_sizes(sizes: tuple[int, ...], least: int) -> None:
     """Raises ValueError unless numbers of training levels differ, grow and are large enough."""
-    if not sizes or list(sizes) != sorted(set(sizes)) or sizes[0] < least:
+    growing = bool(sizes) and list(sizes) == sorted(set(sizes))
+    if not growing or sizes[0] < least or sizes[-1] > LARGEST:
         raise ValueError(
-            f"sizes must be different, growing and at least {least}, got {list(sizes)}"
+            f"sizes must be different, growing and from {least} to {LARGEST}, got {list(sizes)}"
         )
 
 
@@ -47,13 +48,13 @@ def agent_key(seed: int, *numbers: int) -> jax.Array:
 
 
 @contextmanager
-def made_again_without(path: Path) -> Iterator[None]:
+def made_again_without(path: Path, command: str = "reproduce") -> Iterator[None]:
     """Adds to a complaint what can be done: without that file a resumed run makes all anew."""
     try:
         yield
     except ValueError as error:
         raise ValueError(
-            f"{error}; remove {path}, and hotoven reproduce with --resume makes it and what "
+            f"{error}; remove {path}, and hotoven {command} with --resume makes it and what "
             "belongs to it again"
         ) from None
 
