@@ -29,7 +29,7 @@ from hotoven.evaluation.findings import (
     Finding,
     number_text,
     spread_text,
-    to_markdown,
+    summary,
 )
 from hotoven.levels import split
 from hotoven.runs import counted
@@ -300,7 +300,7 @@ def headlines_block(root: Path) -> str:
         if not (folder / "findings.json").exists():
             continue
         found = {finding.claim: finding for finding in _findings(folder)}
-        table = to_markdown([found[claim] for claim in claims]).split("\n\n", 1)[0]
+        table = summary([found[claim] for claim in claims])
         parts.append(
             f"[results/{name}](results/{name}), from `hotoven reproduce {command}`"
             f"{_made_on(folder)}:\n\n{table}"
@@ -329,7 +329,7 @@ def findings_block(root: Path) -> str:
         folder = root / "results" / preset
         if not (folder / "findings.json").exists():
             continue
-        table = to_markdown(_findings(folder)).split("\n\n", 1)[0]
+        table = summary(_findings(folder))
         link = f"[results/{preset}](../results/{preset})"
         parts.append(f"Preset `{preset}`, stored in {link}{_made_on(folder)}.\n\n{table}")
         if (folder / "rates.parquet").exists():
@@ -344,7 +344,7 @@ def coinrun_block(root: Path) -> str:
         folder = root / "results" / f"coinrun-{preset}"
         if not (folder / "findings.json").exists():
             continue
-        table = to_markdown(_findings(folder)).split("\n\n", 1)[0]
+        table = summary(_findings(folder))
         link = f"[results/{folder.name}](../results/{folder.name})"
         parts.append(f"Preset `{preset}`, stored in {link}{_made_on(folder)}.\n\n{table}")
         rates = read_table(folder / "rates.parquet").to_pylist()

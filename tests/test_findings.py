@@ -1,6 +1,7 @@
 """Verdicts from intervals, and findings from tables small enough to count by hand."""
 
 import json
+import re
 
 import pyarrow as pa
 import pytest
@@ -18,6 +19,7 @@ from hotoven.evaluation.findings import (
     monotone_note,
     not_harmed,
     number_text,
+    summary,
     to_json,
     to_markdown,
 )
@@ -28,7 +30,7 @@ COUNTS = ("length", "episode_return", "num_blocked", "num_false_blocks", "num_al
 
 
 def interval(low, high):
-    return Interval((low + high) / 2, low, high, "levels")
+    return Interval((low + high) / 2, low, high, num_replications=1)
 
 
 def run(method, ends, set="test", size=SMALL, replication=0):
@@ -310,3 +312,23 @@ def test_markdown_says_the_number_with_its_unit_and_the_verdict():
     assert rows[3].endswith("| none | undecided |")
     assert "nan" not in text.lower()
     assert "None" not in text
+
+
+@pytest.mark.parametrize(
+    ("num_replications", "said"),
+    [
+        (1, "over levels, for the agents of one ensemble per number of training levels: another"),
+        (2, "over 2 ensembles .* and over levels; of so few ensembles they are too narrow."),
+        (5, "over 5 ensembles per number of training levels and over levels.$"),
+    ],
+)
+def test_findings_say_on_how_many_ensembles_they_rest(num_replications, said):
+    one = study()
+    column = one.column_names.index("replication")
+    episodes = pa.concat_tables(
+        one.set_column(column, "replication", pa.array([replication] * len(one)))
+        for replication in range(num_replications)
+    )
+    findings = lavagrid_findings(episodes)
+    assert {finding.num_replications for finding in findings} == {num_replications}
+    assert re.search(said, summary(findings).splitlines()[-1])

@@ -193,8 +193,9 @@ def test_rates_carry_the_two_level_interval_of_their_matrix():
     )
     row = rates(episodes).to_pylist()[0]
     expected = two_level(matrix(episodes, "test", 10, "mean", "catastrophe"), bounds=(0, 1))
-    names = ("catastrophe_rate", "catastrophe_low", "catastrophe_high", "resampled")
+    names = ("catastrophe_rate", "catastrophe_low", "catastrophe_high", "num_replications")
     assert tuple(row[name] for name in names) == expected
+    assert row["resampled"] == expected.resampled == "replications and levels"
     assert expected.low < expected.estimate == 4 / 12 < expected.high
 
 
@@ -280,7 +281,7 @@ def test_a_difference_to_the_baseline_is_paired_by_level_and_replication():
     [row] = paired_differences(episodes).to_pylist()
     # single: 0, 1, 1/2, 1/2, 0 catastrophes; mean: 0, 1, 0, 0, 0
     differences = np.array([[0, 0, -0.5, -0.5, 0]])
-    names = ("catastrophe_difference", "catastrophe_low", "catastrophe_high", "resampled")
+    names = ("catastrophe_difference", "catastrophe_low", "catastrophe_high", "num_replications")
     assert tuple(row[name] for name in names) == two_level(differences, bounds=(-1, 1))
     assert row["catastrophe_difference"] == pytest.approx(-0.2)
     assert row["solved_difference"] == pytest.approx(0.0)

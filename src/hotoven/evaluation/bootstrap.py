@@ -29,7 +29,12 @@ class Interval(NamedTuple):
     estimate: float
     low: float
     high: float
-    levels: str  # what was resampled: "levels" or "replications and levels"
+    num_replications: int  # that it is over, besides levels; of 1 it says nothing but its levels
+
+    @property
+    def resampled(self) -> str:
+        """What was resampled: "levels" or "replications and levels"."""
+        return "levels" if self.num_replications == 1 else "replications and levels"
 
 
 def wilson(successes: int, trials: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
@@ -65,12 +70,13 @@ def two_level(
 ) -> Interval:
     """Percentile interval of the mean of values, over replications and levels.
 
-    Replications and levels are crossed: every sample draws R replications with replacement and,
-    independently, weights that sum to 1 for the L levels, uniform among all such weights (the
-    Bayesian bootstrap). With one replication only the weights are drawn. The interval is widened
-    where needed to contain its estimate, which is the plain mean.
+    Replications and levels are crossed: every sample draws R - 1 replications with replacement
+    and, independently, weights that sum to 1 for the L levels, uniform among all such weights (the
+    Bayesian bootstrap). R - 1 and not R: so the mean over replications varies as much as it should,
+    where R draws would show (R - 1) / R of that variance. With one replication only the weights are
+    drawn. The interval is widened where needed to contain its estimate, which is the plain mean.
     Sources: Rubin 1981, "The Bayesian bootstrap"; Owen & Eckles 2012, "Bootstrapping data arrays
-    of arbitrary order".
+    of arbitrary order"; Rao & Wu 1988, "Resampling inference with complex survey data".
 
     Resampling knows no level but those it has: of 0 deaths in 1000 levels it would say [0, 0]. So
     with `bounds` one more level gets a weight. It has the smallest value that there can be, in
@@ -82,8 +88,9 @@ def two_level(
     mean of a nonnegative variable"; Learned-Miller & Thomas 2019, "A new confidence interval for
     the mean of a bounded random variable".
 
-    Few replications make the interval too narrow (the bootstrap sees (R - 1) / R of their
-    variance), so the number of replications belongs beside it.
+    Of one replication the interval speaks of other levels, not of other agents; of two or three it
+    is too narrow, for two numbers do not tell how far a third may be off. So the number of
+    replications belongs beside it; `python benchmarks/coverage.py` shows how much it matters.
 
     Args:
       values: float[R, L], the same L levels in each of the R replications; finite.
@@ -104,10 +111,11 @@ def two_level(
     num_replications, num_levels = values.shape
     num_unseen = 0 if bounds is None else 1
     weights = _weights(num_levels + num_unseen, num_samples, seed)
-    # [S, L] @ [L, R] -> [S, R], then weighted by how often each replication was drawn -> [S]
-    by_replication = weights[:, :num_levels] @ values.T
-    means = (by_replication * _counts(num_replications, num_samples, seed)).sum(axis=1)
-    means /= num_replications
+    # [S, R], then weighted by how often each replication was drawn -> [S]. Not `@`, whose last bits
+    # depend on the number of cores.
+    by_replication = np.einsum("sl,rl->sr", weights[:, :num_levels], values)
+    counts = _counts(num_replications, num_samples, seed)
+    means = (by_replication * counts).sum(axis=1) / counts.sum(axis=1)
     unseen = weights[:, num_levels:].sum(axis=1)
     smallest, largest = (0.0, 0.0) if bounds is None else bounds
     tail = (1 - confidence) / 2
@@ -116,8 +124,7 @@ def two_level(
     if bounds is not None:  # but for rounding they are within
         low, high = max(low, smallest), min(high, largest)
     estimate = float(values.mean())
-    resampled = "levels" if num_replications == 1 else "replications and levels"
-    return Interval(estimate, min(low, estimate), max(high, estimate), resampled)
+    return Interval(estimate, min(low, estimate), max(high, estimate), num_replications)
 
 
 # Cached because a report asks for the same draws again for every method and outcome.
@@ -132,9 +139,10 @@ def _weights(size: int, num_samples: int, seed: int) -> np.ndarray:
 
 @lru_cache(maxsize=16)
 def _counts(size: int, num_samples: int, seed: int) -> np.ndarray:
-    """float64[num_samples, size], read-only: how often each of size replications was drawn; rows
-    sum to size."""
-    draws = _generator(seed, _REPLICATION_STREAM).integers(0, size, (num_samples, size))
+    """float64[num_samples, size], read-only: how often each of size replications was drawn in
+    size - 1 draws, or in one if there is one."""
+    num_draws = max(size - 1, 1)
+    draws = _generator(seed, _REPLICATION_STREAM).integers(0, size, (num_samples, num_draws))
     # One bincount for all samples: sample s counts in the cells from s * size on.
     cells = draws + size * np.arange(num_samples)[:, None]
     counts = np.bincount(cells.ravel(), minlength=num_samples * size).astype(np.float64)

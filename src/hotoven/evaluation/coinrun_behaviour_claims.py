@@ -241,5 +241,5 @@ def _difference(row: Mapping[str, Any], outcome: str = "solved") -> Interval:
 
 def _moved(interval: Interval, by: float) -> Interval:
     """The interval of what is larger by a number that is known."""
-    estimate, low, high, levels = interval
-    return Interval(estimate + by, low + by, high + by, levels)
+    estimate, low, high, num_replications = interval
+    return Interval(estimate + by, low + by, high + by, num_replications)

@@ -172,4 +172,5 @@ def _finding(claim: _Claim, tables: Tables) -> Finding:
         return Finding(*claim[:3], None, None, None, "undecided", rule)
     interval, verdict, rule, details, note = judged
     points = (100 * interval.estimate, 100 * interval.low, 100 * interval.high)
-    return Finding(*claim[:3], *points, verdict, rule, details, note)
+    basis = interval.num_replications
+    return Finding(*claim[:3], *points, verdict, rule, details, note, basis)

@@ -339,9 +339,9 @@ def promise_excess(
     allowed = max(0, math.floor(promised * (num_calibration + 1) + 1e-9) - 1)
     low, high = wilson(allowed, num_calibration, confidence)
     low, high = (promised, promised) if sure else (min(low, promised), max(high, promised))
-    expected = Interval(promised, low, high, "levels")
+    expected = Interval(promised, low, high, num_replications=1)
     seen = wilson(round(share * num_catastrophes), num_catastrophes, confidence)
-    return unpaired_difference(Interval(share, *seen, "levels"), expected)
+    return unpaired_difference(Interval(share, *seen, num_replications=1), expected)
 
 
 def _range(numbers: Iterable[int]) -> str:

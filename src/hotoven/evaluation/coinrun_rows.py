@@ -55,7 +55,7 @@ def interval_of(row: Mapping[str, Any], columns: Sequence[str]) -> Interval:
     if any(value is None or math.isnan(value) for value in values):
         raise Missing(f"there is no {columns[0]} where {_described(row)}")
     estimate, low, high = values
-    return Interval(estimate, low, high, "levels")
+    return Interval(estimate, low, high, num_replications=1)
 
 
 def _described(row: Mapping[str, Any]) -> str:

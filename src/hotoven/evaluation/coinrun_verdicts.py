@@ -59,7 +59,7 @@ def unpaired_difference(first: Interval, second: Interval) -> Interval:
     estimate = first.estimate - second.estimate
     down = math.hypot(first.estimate - first.low, second.high - second.estimate)
     up = math.hypot(first.high - first.estimate, second.estimate - second.low)
-    return Interval(estimate, estimate - down, estimate + up, first.levels)
+    return Interval(estimate, estimate - down, estimate + up, first.num_replications)
 
 
 def detail(size: int, measure: str, interval: Interval) -> Detail:

@@ -29,6 +29,7 @@ PERFECT_CATASTROPHE: Final = 0.01  # ... and up to here; more than this is dange
 HARM_MARGIN: Final = 0.02  # a smaller loss of solved levels counts as none
 NEAR_PERFECT_SOLVED: Final = 0.90
 NEAR_PERFECT_CATASTROPHE: Final = 0.01
+ENOUGH: Final = 5  # ensembles of which intervals are nearly wide enough: benchmarks/coverage.py
 _ROUNDING: Final = 1e-9  # no rate is as small, in %: it would take 10^11 episodes
 
 Cells = Mapping[CellKey, Cell]
@@ -57,6 +58,7 @@ class Finding(NamedTuple):
     rule: str  # how the verdict follows, or what is missing
     details: tuple[Detail, ...] = ()  # the same or its parts at each number of training levels
     note: str = ""  # a computed sentence that is no part of the verdict
+    num_replications: int | None = None  # ensembles per number of training levels, of the interval
 
 
 class _Need(NamedTuple):
@@ -153,14 +155,34 @@ def to_json(findings: Sequence[Finding]) -> list[dict[str, Any]]:
 
 
 def to_markdown(findings: Sequence[Finding]) -> str:
-    """The findings as a table of verdicts, then the measure, rule and details of each."""
+    """The findings as `summary`, then the measure, rule and details of each."""
+    return summary(findings) + "\n\n" + "\n".join(map(_section, findings))
+
+
+def summary(findings: Sequence[Finding]) -> str:
+    """The findings as a table of verdicts, and what their intervals are over."""
     head = ["| claim | estimate [95% interval] | verdict |", "|---|---|---|"]
     rows = [
         f"| {finding.statement} | {spread_text(finding)} | {finding.verdict} |"
         for finding in findings
     ]
-    sections = [_section(finding) for finding in findings]
-    return "\n".join(head + rows) + "\n\n" + "\n".join(sections)
+    table = "\n".join(head + rows)
+    numbers = [one.num_replications for one in findings if one.num_replications is not None]
+    return f"{table}\n\n{_basis(min(numbers))}" if numbers else table
+
+
+def _basis(num_replications: int) -> str:
+    """What intervals over that many ensembles per number of training levels tell."""
+    if num_replications == 1:
+        return (
+            "Intervals are over levels, for the agents of one ensemble per number of training "
+            "levels: another ensemble may be further off."
+        )
+    few = "; of so few ensembles they are too narrow" if num_replications < ENOUGH else ""
+    return (
+        f"Intervals are over {num_replications} ensembles per number of training levels and over "
+        f"levels{few}."
+    )
 
 
 def _finding(claim: _Claim, cells: Cells, sizes: list[int]) -> Finding:
@@ -195,7 +217,8 @@ def _stated(
 ) -> Finding:
     """The finding, its interval turned from shares into % or percentage points."""
     numbers = (100 * interval.estimate, 100 * interval.low, 100 * interval.high)
-    return Finding(*claim[:3], *numbers, verdict, rule, details, note)
+    basis = interval.num_replications
+    return Finding(*claim[:3], *numbers, verdict, rule, details, note, basis)
 
 
 def _detail(size: int, measure: str, interval: Interval) -> Detail:

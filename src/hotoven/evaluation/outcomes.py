@@ -276,7 +276,7 @@ def _rates_row(key: CellKey, cell: Cell) -> dict[str, Any]:
     for outcome in OUTCOMES:
         interval = cell.rate(outcome)
         row |= _spread(outcome, "rate", interval)
-        row["resampled"] = interval.levels
+        row["resampled"] = interval.resampled
     blocked = int(cell.num_blocked.sum(dtype=np.int64))
     false = int(cell.num_false_blocks.sum(dtype=np.int64))
     row["false_block_share"] = false / blocked if blocked else None
@@ -316,7 +316,7 @@ def _difference_row(key: CellKey, cell: Cell, baseline: str, against: Cell) -> d
     for outcome in ("catastrophe", "solved"):
         interval = two_level(paired_difference(cell, against, outcome), bounds=(-1, 1))
         row |= _spread(outcome, "difference", interval)
-        row["resampled"] = interval.levels
+        row["resampled"] = interval.resampled
     return row
 
 
