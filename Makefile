@@ -42,10 +42,10 @@ watch: setup
 	$(BIN)/hotoven watch $(RUN)
 
 reproduce: setup
-	$(BIN)/hotoven reproduce lavagrid --preset quick
+	$(BIN)/hotoven reproduce lavagrid --preset quick --resume
 
 reproduce-coinrun: setup
-	$(BIN)/hotoven reproduce coinrun --preset quick
+	$(BIN)/hotoven reproduce coinrun --preset quick --resume
 
 check: .venv/dev.stamp
 	$(BIN)/ruff check

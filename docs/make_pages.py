@@ -76,6 +76,8 @@ FIGURES: Final = {
     "against the number of training levels",
     "ensemble": "One unseen state, and the Q-values of every member of the ensemble and their mean",
     "blocker": "One unseen state, and the blocker's probability that each action is catastrophic",
+    "calibration": "How often actions were catastrophic against the probability that the blocker "
+    "gave, on training levels that it was not fitted on",
 }
 
 
@@ -316,6 +318,7 @@ def figures_block(root: Path) -> str:
     there = [
         f"![{words}](../{path.relative_to(root).as_posix()})"
         + (_exception(folder.parent) if path.name == "ensemble.png" else "")
+        + (_PICKED if path.name == "blocker.png" else "")
         for path, words in pictures
         if path.exists()
     ]
@@ -380,7 +383,10 @@ def beside_findings(rates: Sequence[Mapping[str, Any]]) -> str:
     rows = {(row["set"], row["num_train_levels"], row["method"]): row for row in rates}
     sizes = sorted({row["num_train_levels"] for row in rates})
     trained = {size: rows["train", size, "single"] for size in sizes}
-    solved = ", ".join(f"{rate_text(row, 'solved')} of {size:,}" for size, row in trained.items())
+    solved = ", ".join(
+        f"{rate_text(row, 'solved')} of {_played(row['num_levels'], size)}"
+        for size, row in trained.items()
+    )
     imperfect = [
         f"{size:,}" for size, row in trained.items() if row["solved_rate"] < PERFECT_SOLVED
     ]
@@ -402,7 +408,30 @@ def beside_findings(rates: Sequence[Mapping[str, Any]]) -> str:
         f"{len(sizes)} numbers of training levels; a level that times out is not lost to lava. "
         f"With {sizes[-1]:,} training levels the mean solves {rate_text(mean, 'solved')} of the "
         f"unseen levels and dies on {rate_text(mean, 'catastrophe')}, a single agent "
-        f"{rate_text(single, 'solved')} and {rate_text(single, 'catastrophe')}."
+        f"{rate_text(single, 'solved')} and {rate_text(single, 'catastrophe')}.\n\n"
+        f"{_avoided(rows, sizes[0])}"
+    )
+
+
+def _played(num_levels: int, size: int) -> str:
+    """The training levels that a rate is of: "5", or "the first 1,000 of 10,000"."""
+    return f"{size:,}" if num_levels == size else f"the first {num_levels:,} of {size:,}"
+
+
+def _avoided(rows: Mapping[tuple[str, int, str], Mapping[str, Any]], size: int) -> str:
+    """What becomes of the levels that a blocker around a single agent does not lose."""
+    alone, blocked = (rows["test", size, method] for method in ("single", "single+blocker"))
+    words = [
+        f"{what} from {rate_text(alone, outcome)} to {rate_text(blocked, outcome)}"
+        for what, outcome in (
+            ("levels lost", "catastrophe"),
+            ("levels solved", "solved"),
+            ("time-outs", "timeout"),
+        )
+    ]
+    return (
+        f"With {size:,} training levels a blocker takes a single agent's {words[0]}, {words[1]} "
+        f"and {words[2]}."
     )
 
 
@@ -429,6 +458,12 @@ def main(arguments: Sequence[str]) -> int:
             path.write_text(pages()[path])
             print(f"written: {path.relative_to(ROOT)}")
     return 1 if arguments and stale else 0
+
+
+_PICKED: Final = (
+    "\n\n*This state was picked because the blocker is above its threshold in it. How often it is, "
+    "the next picture and the findings say.*"
+)
 
 
 def _exception(folder: Path) -> str:

@@ -6,6 +6,7 @@ import shutil
 import signal
 import urllib.request
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +147,11 @@ def test_figures_are_not_drawn_from_tables_that_may_be_old(tmp_path, capsys):
 # Help
 
 
+def test_version_is_that_of_the_package(capsys):
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"hotoven {metadata.version('hotoven')}\n"
+
+
 def test_help_names_every_command(capsys):
     assert cli.main(["--help"]) == 0
     out = capsys.readouterr().out
@@ -284,6 +290,8 @@ PROMISED = (
     "findings.md",
     "figures/generalization.svg",
     "figures/generalization.png",
+    "figures/calibration.svg",
+    "figures/calibration.png",
     "figures/unseen.gif",
     "figures/unseen.mp4",
 )

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from typing import Any
 
 import jax
 import matplotlib
@@ -16,6 +17,7 @@ from hotoven.report.figures import (
     NoSuchState,
     StateRow,
     blocker_figure,
+    calibration_figure,
     dangerous_state,
     ensemble_figure,
     generalization_figure,
@@ -95,6 +97,13 @@ def rates(methods: tuple[str, ...] = METHODS, sizes: tuple[int, ...] = (10, 100)
                     row[f"{outcome}_high"] = min(1.2 * value, 1.0)
                 rows.append(row)
     return pa.Table.from_pylist(rows)
+
+
+def calibrated(size: int = 10, **changed: Any) -> dict[str, Any]:
+    """A row of calibration.json with two bins."""
+    row = {"num_train_levels": size, "num_events": 40, "num_predictions": 200, "sensitivity": 0.5}
+    row |= {"false_alarms": 0.0, "counts": [180, 20], "mean_probability": [0.1, 0.9]}
+    return row | {"event_rate": [20 / 180, 1.0]} | changed
 
 
 def level_set() -> LevelSet:
@@ -199,6 +208,40 @@ def test_methods_stand_side_by_side_near_their_number_of_levels(sizes, expected)
     assert middle == 1
 
 
+def test_rare_catastrophes_are_told_from_none():
+    table = rates()
+    place = table.schema.get_field_index("catastrophe_rate")
+    rare = table.set_column(place, "catastrophe_rate", pa.array([0.003] * len(table)))
+    axes = generalization_figure(rare).axes[0]
+    heights = axes.transAxes.inverted().transform(
+        axes.transData.transform([(10, share) for share in (0.0, 0.003, 0.01, 0.2)])
+    )[:, 1]
+    assert (np.diff(heights) > 0.04).all()
+    assert axes.get_ylim()[0] == 0
+
+
+def test_bins_of_replications_are_put_together():
+    first, second = calibrated(), calibrated(counts=[60, 0], mean_probability=[0.3, None])
+    second |= {"event_rate": [0.5, None], "num_events": 30, "num_predictions": 60}
+    second |= {"sensitivity": 0.0, "false_alarms": 0.1}
+    figure = calibration_figure([first, calibrated(20), second])
+    line = figure.axes[0].lines[1]
+    np.testing.assert_allclose(line.get_xdata(), [(180 * 0.1 + 60 * 0.3) / 240, 0.9])
+    np.testing.assert_allclose(line.get_ydata(), [(20 + 30) / 240, 1.0])
+    words = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert words[0] == "10 training levels\nblocks 29% of 70 fatal actions,\n2% of the others"
+    assert words[1].startswith("20 training levels\nblocks 50% of 40 fatal")
+
+
+def test_nearly_all_is_not_called_all():
+    row = calibrated(sensitivity=0.9996, false_alarms=0.0004)
+    words = calibration_figure([row]).legends[0].get_texts()[0].get_text()
+    assert "blocks 99.96% of 40 fatal actions,\n0.04% of the others" in words
+    none = calibrated(num_events=0, sensitivity=None)
+    words = calibration_figure([none]).legends[0].get_texts()[0].get_text()
+    assert "blocks none of 0 fatal actions" in words
+
+
 def test_an_interval_that_does_not_exist_is_not_drawn():
     whole = rates(("single",), (10,))
     place = whole.schema.get_field_index("catastrophe_low")
@@ -247,6 +290,7 @@ def test_the_same_figure_is_the_same_svg():
                 generalization_figure(rates()),
                 blocker_figure(picture(), state_row(), ENV.action_names),
                 ensemble_figure(picture(), state_row(), ENV.action_names),
+                calibration_figure([calibrated()]),
             )
         ]
 
@@ -254,10 +298,10 @@ def test_the_same_figure_is_the_same_svg():
 
 
 def test_all_figures_are_written_as_svg_and_png(tmp_path):
-    written = write_figures(tmp_path, rates(), table(one_step()), level_set(), ENV)
+    written = write_figures(tmp_path, rates(), table(one_step()), level_set(), ENV, [calibrated()])
     assert sorted(path.name for path in written.paths) == [
         f"{name}.{suffix}"
-        for name in ("blocker", "ensemble", "generalization")
+        for name in ("blocker", "calibration", "ensemble", "generalization")
         for suffix in ("png", "svg")
     ]
     assert sorted(tmp_path.iterdir()) == sorted(written.paths)
@@ -266,9 +310,11 @@ def test_all_figures_are_written_as_svg_and_png(tmp_path):
 
 def test_without_a_dangerous_state_its_figures_are_left_out_and_it_is_said(tmp_path):
     harmless = table(one_step(members=CAREFUL * 2))
-    write_figures(tmp_path, rates(), table(one_step()), level_set(), ENV)  # of another time
-    written = write_figures(tmp_path, rates(), harmless, level_set(), ENV)
-    assert {path.stem for path in written.paths} == {"generalization"}
+    write_figures(
+        tmp_path, rates(), table(one_step()), level_set(), ENV, [calibrated()]
+    )  # of another time
+    written = write_figures(tmp_path, rates(), harmless, level_set(), ENV, [calibrated()])
+    assert {path.stem for path in written.paths} == {"calibration", "generalization"}
     assert sorted(tmp_path.iterdir()) == sorted(written.paths)
     assert len(written.notes) == 1 and "no figures of the ensemble" in written.notes[0]
 

@@ -20,9 +20,6 @@ from tinystudy import (
     uninterrupted,
 )
 
-pytestmark = pytest.mark.long
-
-
 # What has been written when each study is killed, one after the other.
 MOMENTS = {
     "lavagrid": (
@@ -41,9 +38,6 @@ MOMENTS = {
 }
 
 
-STUDIES = ("lavagrid", "coinrun")
-
-
 def kill_when(base: Path, path: Path, study: str, pattern: str, *words: str) -> None:
     """Starts the run and kills it with SIGKILL once a file is there, before its end."""
     process = reproduce(base, path, study, *words)
@@ -58,7 +52,7 @@ def kill_when(base: Path, path: Path, study: str, pattern: str, *words: str) -> 
         process.communicate()
 
 
-@pytest.mark.parametrize("study", STUDIES)
+@pytest.mark.parametrize("study", ["lavagrid", pytest.param("coinrun", marks=pytest.mark.long)])
 def test_killed_again_and_again_it_ends_with_the_same_bytes(study: str, tmp_path_factory):
     base = shared_folder(tmp_path_factory)
     expected = results(uninterrupted(base, study)[0])
@@ -74,7 +68,8 @@ def test_killed_again_and_again_it_ends_with_the_same_bytes(study: str, tmp_path
     assert_same(results(path), expected)
 
 
-@pytest.mark.parametrize("study", STUDIES)
+@pytest.mark.long
+@pytest.mark.parametrize("study", MOMENTS)
 def test_killed_at_any_time_it_ends_with_the_same_bytes(study: str, tmp_path_factory):
     base = shared_folder(tmp_path_factory)
     expected = results(uninterrupted(base, study)[0])
@@ -87,6 +82,7 @@ def test_killed_at_any_time_it_ends_with_the_same_bytes(study: str, tmp_path_fac
     assert_same(results(path), expected)
 
 
+@pytest.mark.long
 def test_a_run_that_gets_another_replication_later_ends_with_the_same_bytes(tmp_path_factory):
     base = shared_folder(tmp_path_factory)
     at_once, later = base / "replicated-at-once", base / "replicated-later"

@@ -92,7 +92,6 @@ def half_with_lava(num_updates: int) -> tuple[LavaGridStudy, levels.LevelSet, An
     return study, seen, members
 
 
-@pytest.mark.long
 def test_a_blockers_calibration_is_measured_on_the_levels_it_was_not_fitted_on(tmp_path):
     study, seen, members = half_with_lava(num_updates=2)
     lavagrid._train_blockers(study, members, seen, tmp_path, replication=0)
@@ -103,7 +102,6 @@ def test_a_blockers_calibration_is_measured_on_the_levels_it_was_not_fitted_on(t
     assert told[1]["num_events"] == 0
 
 
-@pytest.mark.long
 def test_the_blocker_that_is_used_is_fitted_on_all_training_levels(tmp_path):
     study, seen, members = half_with_lava(num_updates=400)
     params = lavagrid._train_blockers(study, members, seen, tmp_path, replication=0)

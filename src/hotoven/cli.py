@@ -242,6 +242,9 @@ def _parse(arguments: list[str]) -> Any:
             print(f"  hotoven {name:<10} {(kind.__doc__ or '').splitlines()[0]}")
         print("hotoven COMMAND --help lists the settings of a command.")
         return None
+    if arguments[0] == "--version":
+        print(f"hotoven {runs.versions()['hotoven']}")
+        return None
     name, *rest = arguments
     if name not in COMMANDS:
         raise ValueError(f"command must be one of {', '.join(COMMANDS)}, got {name!r}")

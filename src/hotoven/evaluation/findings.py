@@ -7,7 +7,7 @@ percentage points. Intervals are of 95% each and not adjusted for the number of 
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
@@ -167,12 +167,20 @@ def summary(findings: Sequence[Finding]) -> str:
         for finding in findings
     ]
     table = "\n".join(head + rows)
-    numbers = [one.num_replications for one in findings if one.num_replications is not None]
-    return f"{table}\n\n{_basis(min(numbers))}" if numbers else table
+    told = basis([finding.num_replications for finding in findings])
+    return f"{table}\n\n{told}" if told else table
 
 
-def _basis(num_replications: int) -> str:
-    """What intervals over that many ensembles per number of training levels tell."""
+def basis(numbers: Iterable[int | None]) -> str:
+    """What intervals tell that are over so many ensembles per number of training levels.
+
+    Args:
+      numbers: of each finding; those without an interval have none.
+    """
+    known = [number for number in numbers if number is not None]
+    if not known:
+        return ""
+    num_replications = min(known)
     if num_replications == 1:
         return (
             "Intervals are over levels, for the agents of one ensemble per number of training "

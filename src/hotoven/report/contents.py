@@ -21,6 +21,7 @@ from hotoven.envs.coinrun.env import CoinRun
 from hotoven.envs.coinrun.planner import NUM_MOVES
 from hotoven.envs.lavagrid import LavaGrid
 from hotoven.evaluation import scores
+from hotoven.evaluation.findings import basis
 from hotoven.evaluation.knowing import STEP_SCORES
 from hotoven.report.animate import method_name
 from hotoven.report.packing import Packed
@@ -112,13 +113,15 @@ def contents(path: Path, packed: Packed, detail: Detail) -> dict[str, Any]:
     methods = {row["method"] for row in [*ended, *rates]}
     with as_written(path / "run.json"):
         lines = _about(about)
+    found = _findings(path, absent)
     told = {
         "name": path.resolve().name,
         "study": study,
         "absent": absent,
         "outcomes": list(OUTCOMES),
         "causes": list(env.causes),
-        "findings": _findings(path, absent),
+        "findings": found,
+        "basis": basis(one.get("num_replications") for one in found),
         "rates": rates,
         "ends": ended,
         "methods": {name: method_name(name) for name in sorted(methods)},
@@ -183,6 +186,7 @@ def _is_finding(one: Any) -> bool:
     return (
         isinstance(one, dict)
         and all(name in one for name in FINDING)
+        and isinstance(one.get("num_replications"), int | None)
         and isinstance(one["details"], list)
         and all(
             isinstance(row, dict)

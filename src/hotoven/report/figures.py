@@ -6,7 +6,8 @@ in `animate.py`.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -18,7 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import NullLocator, PercentFormatter
 
 from hotoven.report.animate import level_of, method_name, play
 from hotoven.report.style import (
@@ -37,6 +38,7 @@ from hotoven.report.style import (
     draw_rates,
     empty,
     finish_rates,
+    lines_behind,
     numbers,
     show,
     write_all,
@@ -50,6 +52,7 @@ LOOKS: Final = {  # method -> colour, marker
     "mc_dropout": (PURPLE, "D"),
 }
 SPARE_LOOKS: Final = ((ORANGE, "v"), (SKY, "P"), (BLACK, "X"))  # for methods not named above
+LINEAR: Final = 0.01  # the share up to which the axis of catastrophes is linear
 THRESHOLD: Final = 0.5  # the probability above which the blocker blocks, as in the blog
 EPISODE: Final = ("set", "num_train_levels", "replication", "method", "level_index")
 
@@ -81,7 +84,9 @@ def generalization_figure(rates: pa.Table) -> Figure:
     `<outcome>_low` and `<outcome>_high` (0 to 1) for catastrophe and solved, and with num_levels,
     num_replications and resampled, which the heading names. An interval that does
     not exist (null) is not drawn. Points of one size stand side by side, so that their intervals
-    can be told apart. The thin grey line is one agent on its own training levels.
+    can be told apart. The thin grey line is one agent on its own training levels. Catastrophes are
+    on an axis that is linear up to `LINEAR` and logarithmic above, so that rare ones can be told
+    from none.
 
     Raises:
       ValueError: `rates` holds no test set.
@@ -106,10 +111,22 @@ def generalization_figure(rates: pa.Table) -> Figure:
                 draw_rates(axes, of_method, outcome, method, _look(method, methods), shift)
             finish_rates(axes, sizes, title)
         panels[1].set_ylim(0, 1.03)
-        panels[0].set_ylim(0, panels[0].get_ylim()[1])
+        _show_rare(panels[0])
         _add_legend(figure, methods, bool(trained))
-        figure.suptitle(basis(tested), fontsize=10, color="#555555")
+        heading = f"{basis(tested)}\npoints of one number of training levels stand side by side"
+        figure.suptitle(heading, fontsize=10, color="#555555")
     return figure
+
+
+def _show_rare(axes: Axes) -> None:
+    """Makes an axis of shares, drawn already, tell rare from never."""
+    top = axes.dataLim.y1
+    axes.set_yscale("symlog", linthresh=LINEAR, linscale=0.8)
+    axes.set_ylim(0, max(1.1 * top, 1.1 * LINEAR))
+    shares = (0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1)
+    ticks = [share for share in shares if share <= axes.get_ylim()[1]]
+    axes.set_yticks(ticks, [f"{100 * share:g}%" for share in ticks])
+    axes.yaxis.set_minor_locator(NullLocator())
 
 
 def dangerous_state(steps: pa.Table, threshold: float = THRESHOLD) -> StateRow:
@@ -254,19 +271,94 @@ def ensemble_figure(picture: np.ndarray, row: StateRow, action_names: Sequence[s
     return figure
 
 
+def calibration_figure(rows: Sequence[Mapping[str, Any]], threshold: float = THRESHOLD) -> Figure:
+    """How often actions were catastrophic against how likely the blocker called it.
+
+    `rows` are those of calibration.json, one per replication and number of training levels; bins
+    of replications are put together. A perfect classifier is on the diagonal. The legend says what
+    share of catastrophic actions is above the threshold.
+    """
+    sizes = sorted({row["num_train_levels"] for row in rows})
+    with matplotlib.rc_context(STYLE):
+        figure = empty(9.2, 4.8)
+        axes = figure.subplots()
+        axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1, zorder=1)
+        for size, (colour, marker) in zip(sizes, cycle((*LOOKS.values(), *SPARE_LOOKS))):
+            of_size = [row for row in rows if row["num_train_levels"] == size]
+            counts = np.array([row["counts"] for row in of_size], float)
+            said, happened = (
+                _bins(np.array([row[name] for row in of_size], float), counts)
+                for name in ("mean_probability", "event_rate")
+            )
+            label = _caught(size, of_size)
+            axes.plot(said, happened, color=colour, marker=marker, label=label, clip_on=False)
+        axes.axvline(threshold, color=BLACK, linewidth=1, linestyle=":")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(PercentFormatter(1))
+        axes.set_xlim(0, 1)
+        axes.set_ylim(0, 1)
+        axes.set_xlabel("probability that the blocker gives")
+        axes.set_ylabel("share that was catastrophic")
+        lines_behind(axes)
+        axes.set_title(
+            "the blocker on training levels that it was not fitted on;\n"
+            f"it blocks above {threshold:.0%} (dotted)",
+            fontsize=11,
+        )
+        figure.legend(loc="outside right center", frameon=False, fontsize=10)
+    return figure
+
+
+def _bins(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """float64[bins]: means of [R, bins] over replications, weighted by counts; NaN without any."""
+    total = counts.sum(axis=0)
+    sums = np.where(counts > 0, values * counts, 0.0).sum(axis=0)
+    return np.divide(sums, total, out=np.full(len(total), np.nan), where=total > 0)
+
+
+def _caught(size: int, rows: Sequence[Mapping[str, Any]]) -> str:
+    """What the blocker catches after `size` training levels, and what it takes for more."""
+    events = np.array([row["num_events"] for row in rows], float)
+    others = np.array([row["num_predictions"] for row in rows], float) - events
+    shares = []
+    for name, counts in (("sensitivity", events), ("false_alarms", others)):
+        known = counts > 0
+        share = np.array([row[name] or 0.0 for row in rows])[known]
+        shares.append(
+            _share(float(share @ counts[known] / counts.sum())) if known.any() else "none"
+        )
+    return (
+        f"{size:,} training levels\nblocks {shares[0]} of {int(events.sum()):,} fatal actions,\n"
+        f"{shares[1]} of the others"
+    )
+
+
+def _share(share: float) -> str:
+    """In %, with as many decimals as tell it from none and from all."""
+    decimals = 0
+    while 0 < share < 1 and round(100 * share, decimals) in (0, 100):
+        decimals += 1
+    return f"{100 * share:.{decimals}f}%"
+
+
 def write_figures(
     folder: Path,
     rates: pa.Table,
     steps: pa.Table,
     level_set_test: LevelSet,
     env: Env,
+    calibrations: Sequence[Mapping[str, Any]],
     threshold: float = THRESHOLD,
 ) -> Written:
     """Writes every figure as SVG and PNG. What cannot be drawn is left out, removed and noted.
 
-    The blocker blocks above the probability `threshold`.
+    The blocker blocks above the probability `threshold`, and is calibrated as `calibrations`, the
+    rows of calibration.json, say.
     """
-    figures = {"generalization": generalization_figure(rates)}
+    figures = {
+        "generalization": generalization_figure(rates),
+        "calibration": calibration_figure(calibrations, threshold),
+    }
     notes = []
     try:
         row = dangerous_state(steps, threshold)
@@ -352,16 +444,8 @@ def _add_legend(figure: Figure, methods: Sequence[str], with_trained: bool) -> N
 def _draw_trained(axes: Axes, rows: Sequence[dict[str, Any]], outcome: str) -> None:
     rows = sorted(rows, key=lambda row: row["num_train_levels"])
     at = numbers(rows, "num_train_levels")
-    axes.plot(
-        at,
-        numbers(rows, f"{outcome}_rate"),
-        color=GREY,
-        linewidth=1,
-        marker=".",
-        label="train",
-        zorder=1,
-        clip_on=False,
-    )
+    rate = numbers(rows, f"{outcome}_rate")
+    axes.plot(at, rate, color=GREY, linewidth=1, marker=".", label="train", zorder=4, clip_on=False)
 
 
 def _margins(

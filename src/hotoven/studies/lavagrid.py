@@ -338,14 +338,14 @@ def _calibrations(study: LavaGridStudy, path: Path) -> list[list[dict[str, Any]]
     """How the blockers of every replication and size are calibrated, from a run's table of it."""
     rows = read_json(path)
     who = [(one, size) for one in range(study.num_replications) for size in study.sizes]
+    each = len(study.sizes)
     with as_written(path):
-        if [(row["replication"], row["num_train_levels"]) for row in rows] != who:
+        for place, row in enumerate(rows):
+            row.setdefault("replication", place // each)  # older files tell it by order alone
+        if [(row.pop("replication"), row["num_train_levels"]) for row in rows] != who:
             raise ValueError(
                 f"must tell of {study.num_replications} replications and of {study.sizes} levels"
             )
-        for row in rows:
-            del row["replication"]
-    each = len(study.sizes)
     return [rows[start : start + each] for start in range(0, len(rows), each)]
 
 
@@ -367,8 +367,9 @@ def report(study: LavaGridStudy, path: Path) -> list[findings.Finding]:
     source = path / "levels" / "test.safetensors"
     test = levels.load(source, study.env)
     check_recorded(path / "steps.parquet", steps, source, test)
+    told = [row for rows in _calibrations(study, path / "calibration.json") for row in rows]
     written = figures.write_figures(
-        path / "figures", rates, steps, test, study.env, study.block_threshold
+        path / "figures", rates, steps, test, study.env, told, study.block_threshold
     )
     notes = [*written.notes, *_write_film(study, path / "figures", steps, test)]
     write_bytes(path / "figures" / "notes.txt", "".join(f"{note}\n" for note in notes).encode())

@@ -14,7 +14,7 @@ export function findings(run) {
   return section(
     "findings",
     "Findings",
-    paragraph(`${run.findings.length} claims: ${tally.join(", ")}. Intervals are of 95% each.`),
+    paragraph(`${run.findings.length} claims: ${tally.join(", ")}. Intervals are of 95% each. ${run.basis}`),
     make("ol", { class: "findings" }, ...run.findings.map(finding)),
   );
 }
