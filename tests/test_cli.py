@@ -446,6 +446,33 @@ def test_training_a_finished_run_again_leaves_it_finished(base, tmp_path, capsys
 
 
 @pytest.mark.slow
+def test_a_run_that_grew_is_trained_then_played_where_it_was_not(
+    base, tmp_path, capsys, monkeypatch
+):
+    path = stored(base, tmp_path / "run")
+    to_train = []
+    monkeypatch.setattr(
+        lavagrid, "train", lambda study, run: to_train.extend(lavagrid.untrained(study, run.path))
+    )
+    words = ["train", "lavagrid", *SETTINGS, "--out", str(path), "--resume"]
+    assert cli.main([*words, "--num-replications", "2"]) == 0
+    assert to_train == [1]
+    assert f"next      hotoven evaluate {path} --resume\n" in capsys.readouterr().out
+    assert read_json(path / "run.json")["status"] == "running"
+
+
+def test_what_has_been_played_is_found_in_the_parts_of_either_study(tmp_path):
+    assert cli._played(tmp_path) == []
+    tables = [
+        tmp_path / "parts" / name / "episodes.parquet" for name in ("r0", "r1", "levels4/mean")
+    ]
+    for table in tables:
+        table.parent.mkdir(parents=True)
+        table.touch()
+    assert sorted(cli._played(tmp_path)) == sorted(tables)
+
+
+@pytest.mark.slow
 def test_force_with_impossible_levels_loses_nothing(base, tmp_path, capsys):
     path = stored(base, tmp_path / "run")
     before = results(path)
