@@ -15,6 +15,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter
+from PIL import Image
 
 from hotoven.palette import COLOURS
 from hotoven.storage import write_bytes
@@ -58,6 +59,13 @@ def figure_bytes(figure: Figure, suffix: str) -> bytes:
     metadata = {"Date": None} if suffix == "svg" else {"Software": None}
     with matplotlib.rc_context(STYLE):
         figure.savefig(file, format=suffix, dpi=DOTS_PER_INCH, metadata=metadata)
+    return file.getvalue() if suffix == "svg" else _opaque(file)
+
+
+def _opaque(png: io.BytesIO) -> bytes:
+    """The picture without its alpha channel, which nothing uses: a tenth smaller."""
+    file = io.BytesIO()
+    Image.open(png).convert("RGB").save(file, "png")
     return file.getvalue()
 
 
