@@ -40,6 +40,12 @@ from hotoven.studies.lavagrid import PRESETS, LavaGridStudy
 ROOT: Final = Path(__file__).resolve().parent.parent
 MADE: Final = "<!-- Made by docs/make_pages.py from the class and its docstring; do not edit. -->"
 
+_OF_LAVAGRID: Final = (
+    "perfect yet dangerous",
+    "mean is safer",
+    "single+blocker is safer",
+    "more levels are safer",
+)
 _OF_COINRUN: Final = (
     "perfect yet dangerous",
     "averaging is no safer with 10 training levels",
@@ -50,19 +56,9 @@ _OF_COINRUN: Final = (
 # The findings that the README tells, by folder in results/, with the command that made them. The
 # others are in docs/results.md.
 HEADLINES: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
-    "quick": (
-        "lavagrid --preset quick",
-        (
-            "perfect yet dangerous",
-            "mean is safer",
-            "single+blocker is safer",
-            "more levels are safer",
-        ),
-    ),
-    "coinrun-quick": (
-        "coinrun --preset quick",
-        _OF_COINRUN,
-    ),
+    "quick": ("lavagrid --preset quick", _OF_LAVAGRID),
+    "full": ("lavagrid --preset full", _OF_LAVAGRID),
+    "coinrun-quick": ("coinrun --preset quick", _OF_COINRUN),
     "coinrun-full": (
         "coinrun --preset full --sizes 10 200 --num-help-levels 150 --num-inspected-levels 40 "
         "--num-chunks 10",
@@ -311,14 +307,18 @@ def headlines_block(root: Path) -> str:
 
 
 def figures_block(root: Path) -> str:
-    """The figures of the quick run as pictures, those that are there."""
-    folder = root / "results" / "quick" / "figures"
-    pictures = [(folder / f"{name}.png", words) for name, words in FIGURES.items()]
-    pictures += [(path, "An agent on unseen levels") for path in sorted(folder.glob("*.gif"))]
+    """The figures of the quick run as pictures, those that are there, and rates of the full one."""
+    quick, full = (root / "results" / preset / "figures" for preset in PRESETS)
+    pictures = [(quick / f"{name}.png", words) for name, words in FIGURES.items()]
+    pictures += [(path, "An agent on unseen levels") for path in sorted(quick.glob("*.gif"))]
+    pictures += [
+        (full / f"{name}.png", FIGURES[name]) for name in ("generalization", "calibration")
+    ]
     there = [
         f"![{words}](../{path.relative_to(root).as_posix()})"
-        + (_exception(folder.parent) if path.name == "ensemble.png" else "")
+        + (_exception(quick.parent) if path.name == "ensemble.png" else "")
         + (_PICKED if path.name == "blocker.png" else "")
+        + ("\n\n*The same of preset `full`.*" if path.parent == full else "")
         for path, words in pictures
         if path.exists()
     ]
