@@ -123,7 +123,7 @@ def _show_rare(axes: Axes) -> None:
     top = axes.dataLim.y1
     axes.set_yscale("symlog", linthresh=LINEAR, linscale=0.8)
     axes.set_ylim(0, max(1.1 * top, 1.1 * LINEAR))
-    shares = (0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1)
+    shares = (0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.7, 1)
     ticks = [share for share in shares if share <= axes.get_ylim()[1]]
     axes.set_yticks(ticks, [f"{100 * share:g}%" for share in ticks])
     axes.yaxis.set_minor_locator(NullLocator())
