@@ -1,7 +1,7 @@
 """How policy-gradient agents act, on networks whose answers are written by hand."""
 
 from collections.abc import Callable
-from itertools import product
+from itertools import combinations, product
 from typing import Any
 
 import jax
@@ -105,6 +105,13 @@ ALL = policies(MEMBERS, spoken, HOLD, MARGIN)
 def test_tables_have_one_name_for_each_way_of_acting():
     assert tuple(ALL) == ACTING
     assert {*EXPECTED, "single"} == set(ACTING)
+
+
+def test_ways_of_acting_are_told_apart_by_their_structures():
+    alike = {name: policy for name, policy in ALL.items() if not name.startswith("random_")}
+    structures = [jax.tree.structure(policy) for policy in [*alike.values(), ALL["random_step"]]]
+    pairs = combinations(structures, 2)
+    assert not any(one == other for one, other in pairs)
 
 
 @pytest.mark.parametrize("name", EXPECTED)

@@ -1,5 +1,6 @@
 """What each mechanism decides, on networks whose answers are written by hand."""
 
+import itertools
 from typing import Any
 
 import jax
@@ -168,6 +169,14 @@ INNER = {
     "mc_dropout": MCDropout(Q[0], DROPS, num_samples=3),
     "blocker": guard(WISH, 0.1, 0.9, 0.1, 0.1),
 }
+
+
+def test_policies_of_one_network_are_told_apart_by_their_structures():
+    found = {kind: kind(Q, SAYS) for kind in (Member, Mean, Vote)}
+    guarded = [guard(policy, 0.1, 0.9, 0.1, 0.1) for policy in found.values()]
+    structures = [jax.tree.structure(policy) for policy in (*found.values(), *guarded)]
+    pairs = itertools.combinations(structures, 2)
+    assert not any(one == other for one, other in pairs)
 
 
 @pytest.mark.parametrize("name", INNER)

@@ -101,17 +101,4 @@ def test_a_run_that_gets_another_replication_later_ends_with_the_same_bytes(tmp_
     found, steps = results(later), "parts/r0/steps.parquet"
     tables = [pq.read_table(io.BytesIO(files.pop(steps))) for files in (found, expected)]
     assert tables[0] == tables[1]  # read from the whole run's table and written again
-    # In one of four runs of this test, 6 of the 520 new episodes came out otherwise, all of one
-    # method, by the same agents; why is not known. What follows from them is not compared then.
-    played = "parts/r1/episodes.parquet"
-    ones, others = (
-        pq.read_table(io.BytesIO(files[played])).to_pylist() for files in (found, expected)
-    )
-    different = sum(one != other for one, other in zip(ones, others, strict=True))
-    assert different <= 0.02 * len(others)
-    if different:
-        for name in list(expected):
-            if name.startswith("parts/r0/") or "agents" in name or "calibration.json" in name:
-                assert found[name] == expected[name], name
-    else:
-        assert_same(found, expected)
+    assert_same(found, expected)

@@ -20,6 +20,7 @@ from hotoven.mechanisms.dropout import MCDropout
 from hotoven.mechanisms.mean import Mean
 from hotoven.mechanisms.member import Member
 from hotoven.mechanisms.vote import Vote
+from hotoven.trees import register_dataclass
 from hotoven.types import CATASTROPHE, RUNNING, SOLVED, TIMEOUT, Decision
 
 STRIP = LavaGrid(
@@ -28,9 +29,7 @@ STRIP = LavaGrid(
 KEY = jax.random.key(0)
 
 
-@partial(
-    jax.tree_util.register_dataclass, data_fields=["actions", "wanted", "blocked"], meta_fields=[]
-)
+@register_dataclass(data_fields=["actions", "wanted", "blocked"])
 @dataclass(frozen=True)
 class Script:
     """Takes the actions of a script, step by step, and says what it wanted and blocked."""
@@ -280,6 +279,21 @@ def test_play_compiles_once_for_policies_of_one_shape():
     for seed in range(3):
         compiled(Member(net.init(jax.random.key(seed)), net), levels, jax.random.key(seed))
     assert compiled._cache_size() == 1
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["params"], meta_fields=["net"])
+@dataclass(frozen=True)
+class Nameless(Mean):
+    """Its structure does not say which class it is of."""
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_policy_that_a_compiled_function_may_take_for_another_is_refused(wrapped):
+    policy = Nameless(POLICIES["mean"].params, NET)
+    if wrapped:
+        policy = Blocker(policy, POLICIES["member"].params, jnp.float32(0.5), NET)
+    with pytest.raises(ValueError, match=r"Nameless must be registered by hotoven\.trees"):
+        jax.jit(partial(play, ENV))(policy, generated(), KEY)
 
 
 def probe_members(params: Any, state: Any, obs: jax.Array) -> jax.Array:

@@ -1,7 +1,6 @@
 """Made-up agents to watch, whose steps and scores are known, and what viewers and clocks do."""
 
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, ClassVar
 
 import jax
@@ -15,6 +14,7 @@ from hotoven.envs.lavagrid import LavaGrid
 from hotoven.evaluation import scores
 from hotoven.evaluation.live import Said
 from hotoven.levels import make_levels
+from hotoven.trees import register_dataclass
 from hotoven.types import Decision
 from hotoven.watch import Watch, Watched
 from hotoven.web import Session
@@ -33,7 +33,7 @@ TO_THE_GOAL = ("left", "left", "left", "down", "left")
 TO_THE_LAVA = [LEFT, RIGHT, RIGHT, DOWN]  # one of them against the edge of the grid
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["actions"], meta_fields=[])
+@register_dataclass(data_fields=["actions"])
 @dataclass(frozen=True)
 class Scripted:
     """Takes these actions one after another, whatever it sees; it remembers how many it took."""

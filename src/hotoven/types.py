@@ -138,7 +138,10 @@ class Env(Protocol):
 
 
 class Policy(Protocol):
-    """Chooses actions. Implementations: frozen pytree dataclasses whose thresholds are leaves."""
+    """Chooses actions. Implementations: frozen dataclasses whose thresholds are leaves.
+
+    They are registered by `hotoven.trees.register_dataclass`, not by JAX's.
+    """
 
     @property
     def deterministic(self) -> bool:

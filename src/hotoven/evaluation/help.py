@@ -18,6 +18,7 @@ from hotoven.evaluation.rollout import (
     Form,
     Probe,
     as_pytree,
+    check_policy,
     distinct,
     level_keys,
     rebuilt,
@@ -190,6 +191,7 @@ def _play_all(
 def _begin(setting: _Setting, env: Env, form: Form, num_steps: int, num_slots: int) -> _Game:
     """The first episodes at their start."""
     policy, _, _ = rebuilt(setting.arrays, form)
+    check_policy(policy)
     num_episodes = len(setting.keys) * len(setting.thresholds)
     start = partial(_start, setting, env, policy, num_steps)
     slots = jax.vmap(start)(jnp.arange(num_slots, dtype=jnp.int32))

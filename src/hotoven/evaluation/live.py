@@ -11,7 +11,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hotoven.evaluation.rollout import Form, Probe, as_pytree, distinct, rebuilt
+from hotoven.evaluation.rollout import (
+    Form,
+    Probe,
+    as_pytree,
+    check_policy,
+    distinct,
+    rebuilt,
+)
 from hotoven.types import RUNNING, Env, PyTree
 
 
@@ -71,6 +78,7 @@ def _begin(
     arrays: list[jax.Array], level: PyTree, key: jax.Array, index: jax.Array, env: Env, form: Form
 ) -> Now:
     policy, probe = rebuilt(arrays, form)
+    check_policy(policy)
     key = jax.random.fold_in(key, index)
     state, shown = env.reset(level)
     memory = policy.init(jax.random.fold_in(key, 0))

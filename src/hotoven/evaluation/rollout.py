@@ -1,6 +1,7 @@
 """Playing levels with a policy: every level exactly once, on the device, in one program."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import is_dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -210,6 +211,7 @@ def _play_each(
       keep: what is kept, after a step: (kept, slots before, slots after, bool[W] ended, rows).
       nothing: what is kept before the first step, from the shapes of slots and rows.
     """
+    check_policy(policy)
     num_levels = len(keys)
     num_slots = min(num_slots, num_levels)
 
@@ -245,6 +247,21 @@ def _play_each(
     slots = jax.vmap(start)(jnp.arange(num_slots, dtype=jnp.int32))
     kept = nothing(*jax.eval_shape(step_all, slots))
     return jax.lax.while_loop(goes_on, body, (slots, jnp.int32(num_slots), kept))[2]
+
+
+def check_policy(policy: Any) -> None:
+    """Raises ValueError if a compiled function may take the policy, or one in it, for another."""
+    todo: list[Any] = [jax.tree.structure(policy)]
+    while todo:
+        node = todo.pop()
+        todo += node.children()
+        kind, about = node.node_data() or (type(None), None)
+        named = isinstance(about, tuple) and any(one is kind for one in about)
+        if is_dataclass(kind) and hasattr(kind, "act") and not named:
+            raise ValueError(
+                f"{kind.__name__} must be registered by hotoven.trees.register_dataclass; by JAX's "
+                "own, a compiled function may run another policy with equal fields in its place"
+            )
 
 
 def level_keys(key: jax.Array, num_levels: int) -> jax.Array:

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hotoven.mechanisms.vote import share_of_votes
+from hotoven.trees import register_dataclass
 from hotoven.types import AgentOutput, Decision, PyTree
 
 Apply = Callable[[PyTree, jax.Array], AgentOutput]
@@ -85,7 +86,7 @@ def draw(probabilities: jax.Array, key: jax.Array, greedy: bool) -> jax.Array:
 
 
 @final
-@partial(jax.tree_util.register_dataclass, data_fields=["params"], meta_fields=["apply", "greedy"])
+@register_dataclass(data_fields=["params"], meta_fields=["apply", "greedy"])
 @dataclass(frozen=True)
 class Single:
     """One network acting on its own (params without a members' axis); its risk is minus its value.
@@ -121,11 +122,7 @@ class _Turn(NamedTuple):
 
 
 @final
-@partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["params", "hold"],
-    meta_fields=["apply", "greedy"],
-)
+@register_dataclass(data_fields=["params", "hold"], meta_fields=["apply", "greedy"])
 @dataclass(frozen=True)
 class RandomMember:
     """A member drawn at random acts for `hold` steps, then one is drawn anew (perhaps the same).
@@ -163,11 +160,7 @@ class RandomMember:
 
 
 @final
-@partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["params"],
-    meta_fields=["apply", "combine", "greedy"],
-)
+@register_dataclass(data_fields=["params"], meta_fields=["apply", "combine", "greedy"])
 @dataclass(frozen=True)
 class Combined:
     """Acts by one policy made of all members': `combine` turns [M, A] into probabilities [A]."""
@@ -195,7 +188,7 @@ class Combined:
 
 
 @final
-@partial(jax.tree_util.register_dataclass, data_fields=["params"], meta_fields=["apply", "greedy"])
+@register_dataclass(data_fields=["params"], meta_fields=["apply", "greedy"])
 @dataclass(frozen=True)
 class DrawnVote:
     """Every member draws an action of its own; the one that most have drawn is taken.
@@ -229,11 +222,7 @@ class DrawnVote:
 
 
 @final
-@partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["params", "margin"],
-    meta_fields=["apply", "greedy"],
-)
+@register_dataclass(data_fields=["params", "margin"], meta_fields=["apply", "greedy"])
 @dataclass(frozen=True)
 class Hysteresis:
     """The mean of the members' policies, which does not change its mind without a reason.

@@ -1,21 +1,17 @@
 """The blocker: a classifier's veto over the actions of any policy."""
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, final
 
 import jax
 import jax.numpy as jnp
 
+from hotoven.trees import register_dataclass
 from hotoven.types import Decision, Net, PyTree
 
 
 @final
-@partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["inner", "params", "threshold"],
-    meta_fields=["net"],
-)
+@register_dataclass(data_fields=["inner", "params", "threshold"], meta_fields=["net"])
 @dataclass(frozen=True)
 class Blocker:
     """Wraps a policy; blocks actions whose predicted danger is above a threshold.

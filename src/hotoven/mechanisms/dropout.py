@@ -5,19 +5,17 @@ episode is played by one ensemble, as with trained members.
 """
 
 from dataclasses import dataclass
-from functools import partial
 from typing import ClassVar, final
 
 import jax
 
 from hotoven.mechanisms.member import decide
+from hotoven.trees import register_dataclass
 from hotoven.types import Decision, Net, PyTree
 
 
 @final
-@partial(
-    jax.tree_util.register_dataclass, data_fields=["params"], meta_fields=["net", "num_samples"]
-)
+@register_dataclass(data_fields=["params"], meta_fields=["net", "num_samples"])
 @dataclass(frozen=True)
 class MCDropout:
     """Takes the action with the highest Q-value averaged over `num_samples` dropout masks."""

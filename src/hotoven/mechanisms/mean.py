@@ -1,17 +1,17 @@
 """The ensemble's mean Q-values: a spuriously high value of one member is averaged away."""
 
 from dataclasses import dataclass
-from functools import partial
 from typing import ClassVar, final
 
 import jax
 
 from hotoven.mechanisms.member import decide
+from hotoven.trees import register_dataclass
 from hotoven.types import Decision, Net, PyTree
 
 
 @final
-@partial(jax.tree_util.register_dataclass, data_fields=["params"], meta_fields=["net"])
+@register_dataclass(data_fields=["params"], meta_fields=["net"])
 @dataclass(frozen=True)
 class Mean:
     """Takes the action with the highest Q-value averaged over members (params leaves [M, ...])."""

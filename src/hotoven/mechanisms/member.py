@@ -1,12 +1,12 @@
 """One network acting on its own: the baseline that every other mechanism is compared with."""
 
 from dataclasses import dataclass
-from functools import partial
 from typing import ClassVar, final
 
 import jax
 import jax.numpy as jnp
 
+from hotoven.trees import register_dataclass
 from hotoven.types import Decision, Net, PyTree
 
 
@@ -18,7 +18,7 @@ def decide(preferences: jax.Array, risk: jax.Array) -> Decision:
 
 
 @final
-@partial(jax.tree_util.register_dataclass, data_fields=["params"], meta_fields=["net"])
+@register_dataclass(data_fields=["params"], meta_fields=["net"])
 @dataclass(frozen=True)
 class Member:
     """Takes the action with the highest Q-value of one network; its risk is minus that value."""

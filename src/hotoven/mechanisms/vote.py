@@ -1,7 +1,6 @@
 """Majority vote: every member has one voice, however sure it is."""
 
 from dataclasses import dataclass
-from functools import partial
 from typing import ClassVar, final
 
 import jax
@@ -9,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hotoven.mechanisms.member import decide
+from hotoven.trees import register_dataclass
 from hotoven.types import Decision, Net, PyTree
 
 
@@ -24,7 +24,7 @@ def share_of_votes(chosen: jax.Array, mean: jax.Array) -> jax.Array:
 
 
 @final
-@partial(jax.tree_util.register_dataclass, data_fields=["params"], meta_fields=["net"])
+@register_dataclass(data_fields=["params"], meta_fields=["net"])
 @dataclass(frozen=True)
 class Vote:
     """Takes the action that most members (params leaves [M, ...]) prefer.
