@@ -91,6 +91,7 @@ def test_tuning_plays_validation_levels_in_place_of_the_test_levels():
     ("settings", "message"),
     [
         ({"sizes": (10, 5)}, "sizes must be different, growing and from 1 to "),
+        ({"sizes": (0, 5)}, "sizes must be different, growing and from 1 to "),
         ({"windows": (0, 1)}, "windows must be at least 1 each"),
         ({"alarm_window": 7}, r"alarm_window must be one of windows \[1, 3, 5, 10, 25\], got 7"),
         ({"hold": 2**31}, "hold must be at most 2147483647, got 2147483648"),

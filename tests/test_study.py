@@ -257,6 +257,10 @@ def test_every_blocker_has_the_threshold_of_the_study():
             {"sizes": (4, 2)},
             "sizes must be different, growing and from 2 to 2147483647, got [4, 2]",
         ),
+        (
+            {"sizes": (1, 4)},
+            "sizes must be different, growing and from 2 to 2147483647, got [1, 4]",
+        ),
         ({"num_members": 0}, "num_members must be at least 1, got 0"),
         (
             {"tune": True, "num_validation_levels": 0},

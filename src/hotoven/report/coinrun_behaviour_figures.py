@@ -27,7 +27,7 @@ from hotoven.report.coinrun_looks import (
     known_first,
     legend,
 )
-from hotoven.report.figures import basis
+from hotoven.report.figures import rests_on
 from hotoven.report.style import (
     BLACK,
     GREY,
@@ -76,7 +76,7 @@ def outcomes_figure(tables: Tables) -> Figure:
         tested = [row for row in rows if row["set"] == "test"]
         if tested:
             figure.suptitle(
-                f"{basis(tested)}; training levels are no sample and have none",
+                f"{rests_on(tested)}; training levels are no sample and have none",
                 fontsize=10,
                 color="#555555",
             )

@@ -113,7 +113,7 @@ def generalization_figure(rates: pa.Table) -> Figure:
         panels[1].set_ylim(0, 1.03)
         _show_rare(panels[0])
         _add_legend(figure, methods, bool(trained))
-        heading = f"{basis(tested)}\npoints of one number of training levels stand side by side"
+        heading = f"{rests_on(tested)}\npoints of one number of training levels stand side by side"
         figure.suptitle(heading, fontsize=10, color="#555555")
     return figure
 
@@ -375,7 +375,7 @@ def write_figures(
     return Written(write_all(folder, figures, ("ensemble", "blocker")), notes)
 
 
-def basis(rows: Sequence[dict[str, Any]]) -> str:
+def rests_on(rows: Sequence[dict[str, Any]]) -> str:
     """What the points and bars rest on, e.g. "1,000 test levels, 5 replications; ..."."""
     levels = sorted({row["num_levels"] for row in rows})
     replications = sorted({row["num_replications"] for row in rows})
