@@ -70,7 +70,7 @@ LAVAGRID = "reproduce lavagrid"
             "sizes must be .* from 2 to 2147483647, got",
         ),
         (
-            "levels show --env.height 40 --env.width 40 --env.min-distance 500",
+            "levels show --env.height 40 --env.width 40 --env.min-distance 500 --env.max-steps 500",
             "no solvable map with a path of at least min_distance=500 steps",
         ),
         (f"{LAVAGRID} --danger.filters 8 0", "filters must be from 1 to 2147483647 each"),
@@ -433,6 +433,77 @@ def test_a_stored_run_is_not_made_again(base, tmp_path, capsys, monkeypatch):
     assert "has been evaluated: --force plays again" in capsys.readouterr().err
     assert cli.main(["evaluate", str(path), "--resume"]) == 0
     assert {file: file.read_bytes() for file in path.rglob("*") if file.is_file()} == before
+
+
+@pytest.mark.slow
+def test_recorded_steps_end_as_the_episodes_of_the_same_agents(base):
+    path, _ = uninterrupted(base)
+    who = ["num_train_levels", "replication", "method", "member", "level_index"]
+    episodes, steps = (
+        pq.read_table(path / f"{name}.parquet").to_pylist() for name in ("episodes", "steps")
+    )
+    ends = {
+        tuple(row[name] for name in who): (row["outcome"], row["length"])
+        for row in episodes
+        if row["set"] == "test"
+    }
+    found = {}
+    for row in steps:  # in order: the last step of an episode stays
+        found[tuple(row[name] for name in who)] = (row["outcome"], row["step"] + 1)
+    assert len(found) == 2 * 3 * 5  # sizes, methods that are recorded, levels
+    assert found == {agent: ends[agent] for agent in found}
+    alone = [agent for agent in ends if agent[2] == "single" and agent[4] < 5]
+    first, second = ([ends[agent] for agent in alone if agent[3] == member] for member in (0, 1))
+    assert first != second  # so that another member's steps would be noticed
+
+
+@pytest.mark.slow
+def test_a_run_without_its_tables_is_not_taken_for_a_stored_one(base, tmp_path, monkeypatch):
+    path = stored(base, tmp_path / "run", "agents")
+    (path / "episodes.parquet").unlink()
+    made = []
+    monkeypatch.setattr(lavagrid, "run", lambda study, run: made.append(run.path) or [])
+    assert cli.main(["reproduce", "lavagrid", *SETTINGS, "--out", str(path), "--resume"]) == 0
+    assert made == [path]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("content", [b"half", None])
+def test_test_levels_that_are_gone_or_damaged_are_made_again(base, tmp_path, capsys, content):
+    path = stored(base, tmp_path / "run")
+    levels = path / "levels" / "test.safetensors"
+    before = levels.read_bytes()
+    levels.unlink()
+    if content is not None:
+        levels.write_bytes(content)
+    assert cli.main(["figures", str(path)]) == 0
+    assert "was missing or damaged and has been made again" in capsys.readouterr().err
+    assert levels.read_bytes() == before
+    record = read_json(path / "run.json")
+    record["levels"]["test"]["hash"] = "of other levels"
+    write_json(path / "run.json", record)
+    levels.write_bytes(b"half")
+    assert cli.main(["figures", str(path)]) == 2
+    assert "not a whole safetensors file" in capsys.readouterr().err
+    assert levels.read_bytes() == b"half"
+
+
+@pytest.mark.slow
+def test_a_lost_calibration_is_made_again_by_training_as_it_is_said(base, tmp_path, capsys):
+    path = stored(base, tmp_path / "run", "agents", "parts")
+    (path / "parts" / "r0" / "calibration.json").unlink()
+    words = ["lavagrid", *SETTINGS, "--out", str(path), "--resume"]
+    assert cli.main(["reproduce", *words]) == 2
+    assert "and hotoven train with --resume makes it" in capsys.readouterr().err
+    assert lavagrid.untrained(cli._study_of(path)[1], path) == [0]
+
+
+def test_a_setting_that_leaves_too_few_levels_begins_no_run(tmp_path, capsys):
+    path = tmp_path / "run"
+    words = ["reproduce", "lavagrid", *SETTINGS, "--out", str(path), "--env.lava-density", "0.7"]
+    assert cli.main(words) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert not path.exists()
 
 
 @pytest.mark.slow

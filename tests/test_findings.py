@@ -239,6 +239,24 @@ def test_no_catastrophe_on_few_levels_is_not_yet_near_perfect():
     assert finding.high == pytest.approx(100 * (1 - 0.025 ** (1 / 50)), abs=0.5)
 
 
+@pytest.mark.parametrize(
+    ("ends", "catastrophe", "solved"),
+    [  # of 4000 levels; the 95% interval of 2% is half a point to each side, of 89.5% a whole one
+        ("c" * 80 + "s" * 3920, "not supported", "supported"),
+        ("c" * 8 + "s" * 3992, "supported", "supported"),
+        ("t" * 420 + "s" * 3580, "supported", "undecided"),
+        ("t" * 520 + "s" * 3480, "supported", "not supported"),
+    ],
+)
+def test_near_perfect_is_at_most_1_percent_lost_and_at_least_90_percent_solved(
+    ends, catastrophe, solved
+):
+    absent = dict.fromkeys(("single_at_small", "single_at_large", "mean_blocker_at_large"), "")
+    findings = found(study(**absent, mean_at_small=ends, mean_at_large=ends))
+    assert findings["near-perfect catastrophe"].verdict == catastrophe
+    assert findings["near-perfect solved"].verdict == solved
+
+
 def test_more_levels_that_change_nothing_are_undecided():
     finding = found(study(single_at_large="c" * 200 + "s" * 200))["more levels are safer"]
     assert (finding.verdict, finding.estimate) == ("undecided", 0)

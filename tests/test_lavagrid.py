@@ -317,6 +317,8 @@ def test_a_picture_has_scale_pixels_per_cell():
             "wall_density and lava_density must leave 2 of the 25 cells for start and goal, "
             "got 3 walls and 22 lava cells",
         ),
+        ({"max_steps": 2}, "max_steps must be at least min_distance (3), got 2"),
+        ({"wall_density": "x"}, "wall_density must be at least 0 and below 1, got 'x'"),
         ({"min_distance": 25}, "min_distance must be from 1 to 24 on a 5x5 grid, got 25"),
     ],
 )

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -140,7 +140,7 @@ def test_a_record_holds_the_episode_up_to_and_including_the_fatal_step():
     assert int(trace.probes[4, 0]) == int(start.obs.sum())  # before the action
 
 
-def test_a_record_distinct_off_when_all_episodes_have_ended():
+def test_a_record_stops_when_all_episodes_have_ended():
     calls = []
 
     def counted(state: Any, obs: jax.Array) -> jax.Array:
@@ -292,8 +292,40 @@ def test_a_policy_that_a_compiled_function_may_take_for_another_is_refused(wrapp
     policy = Nameless(POLICIES["mean"].params, NET)
     if wrapped:
         policy = Blocker(policy, POLICIES["member"].params, jnp.float32(0.5), NET)
-    with pytest.raises(ValueError, match=r"Nameless must be registered by hotoven\.trees"):
+    with pytest.raises(ValueError, match=r"Nameless, of which .* registered by hotoven\.trees"):
         jax.jit(partial(play, ENV))(policy, generated(), KEY)
+
+
+@register_dataclass(data_fields=["scorer"])
+@dataclass(frozen=True)
+class Uses:
+    """A policy that takes what one of its parts prefers."""
+
+    scorer: Any
+    deterministic: ClassVar[bool] = True
+
+    def init(self, key: jax.Array) -> int:
+        return 0
+
+    def act(self, memory: Any, obs: jax.Array, key: jax.Array) -> tuple[Any, Decision]:
+        _, decision = self.scorer.act((), obs, key)
+        return memory, decision
+
+
+def test_a_part_of_a_policy_that_may_be_taken_for_another_is_refused():
+    with pytest.raises(ValueError, match="Nameless, of which a policy is made"):
+        jax.jit(partial(play, ENV))(Uses(Nameless(POLICIES["mean"].params, NET)), generated(), KEY)
+
+
+def test_a_policy_may_remember_a_plain_number():
+    found = jax.jit(partial(play, ENV))(Uses(POLICIES["member"]), generated(), KEY)
+    assert lists(found) == lists(played("member"))
+
+
+def test_no_levels_cannot_be_played():
+    none = jax.tree.map(lambda leaf: leaf[:0], generated())
+    with pytest.raises(ValueError, match="there must be levels to play, got none"):
+        play(ENV, POLICIES["member"], none, KEY)
 
 
 def probe_members(params: Any, state: Any, obs: jax.Array) -> jax.Array:

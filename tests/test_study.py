@@ -1,8 +1,7 @@
 """What the gridworld study's settings promise before anything is trained."""
 
-import itertools
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +18,7 @@ from hotoven.runs import Run
 from hotoven.storage import read_json
 from hotoven.studies import lavagrid, parts
 from hotoven.studies.lavagrid import PRESETS, LavaGridStudy, make_nets, make_split
-from hotoven.studies.parts import agent_key
+from hotoven.types import Net
 
 SAFE, LAVA = from_ascii("S..G"), from_ascii("SL.G")
 SMALL = LavaGridStudy(sizes=(2, 4), num_test_levels=6, num_validation_levels=5)
@@ -35,12 +34,21 @@ def test_the_presets_are_of_the_sizes_that_the_study_asks_for():
         assert (study.num_members, study.num_test_levels, study.tune) == (9, 1000, False)
 
 
-def test_no_two_agents_have_one_key():
-    who = itertools.product(range(4), range(2), (5, 10), range(3))
-    words = {
-        np.asarray(jax.random.key_data(agent_key(SMALL.seed, *agent))).tobytes() for agent in who
-    }
-    assert len(words) == 4 * 2 * 2 * 3
+def test_no_two_agents_have_one_key(tmp_path, monkeypatch):
+    study = replace(SMALL, num_members=3, dqn=DQNConfig(filters=(2,), hidden=(8,)))
+    given = []
+
+    def trains(config, learner, seen, num_levels, keys, chunks, checkpoint, on_chunk):
+        given.extend(np.asarray(jax.random.key_data(keys)).tolist())
+        return jax.vmap(learner.net.init)(keys)
+
+    monkeypatch.setattr(agents, "train", trains)
+    monkeypatch.setattr(lavagrid, "_train_blockers", lambda study, members, *rest: members)
+    seen = make_split(study).train
+    for replication in (0, 1):
+        lavagrid._train_all(study, seen, tmp_path, replication)
+    assert len(given) == 2 * (2 * 3 + 2)  # of each ensemble the members, and one with dropout
+    assert len({tuple(words) for words in given}) == len(given)
 
 
 def test_tuning_plays_the_validation_levels_and_never_sees_a_test_level():
@@ -100,6 +108,60 @@ def test_a_blockers_calibration_is_measured_on_the_levels_it_was_not_fitted_on(t
     assert [row["num_predictions"] for row in told] == [8 * 16] * 2
     assert told[0]["num_events"] > 0
     assert told[1]["num_events"] == 0
+
+
+class Experience(NamedTuple):
+    """What a classifier is fitted or measured on: from which level on, and from how many."""
+
+    obs: jax.Array  # float32[8, 1]  the first level
+    action: jax.Array  # int32[8]
+    catastrophe: jax.Array  # bool[8]  as many as there are levels
+
+
+class Told:
+    """In the classifier's place: it keeps on what it was fitted, and its answer tells it."""
+
+    def __init__(self) -> None:
+        self.net = Net(lambda key: None, self.log_odds)
+
+    def collect(self, policy: Any, window: Any, count: jax.Array, key: jax.Array) -> Experience:
+        first = jnp.full((8, 1), window.start[0, 1], jnp.float32)
+        return Experience(first, jnp.zeros(8, jnp.int32), jnp.arange(8) < count)
+
+    def fit(self, seen: Experience, key: jax.Array) -> dict[str, jax.Array]:
+        words = jax.random.key_data(key)
+        return {"first": seen.obs[0, 0], "count": seen.catastrophe.sum(), "key": words}
+
+    def log_odds(self, params: Any, obs: jax.Array, key: Any = None) -> jax.Array:
+        told = params["first"] / 10 + params["count"] / 100 + obs[..., :1]
+        return jnp.broadcast_to(told, (*told.shape[:-1], 4))
+
+
+def test_a_blocker_is_measured_on_the_rest_by_the_one_that_is_fitted_on_a_part(
+    tmp_path, monkeypatch
+):
+    study, seen, members = half_with_lava(num_updates=2)
+    places = np.stack([np.zeros(8, np.int32), np.arange(8, dtype=np.int32)], axis=1)
+    seen = replace(seen, levels=seen.levels._replace(start=places))
+    monkeypatch.setattr(lavagrid, "make_danger", lambda config, env: Told())
+    measured, keys = [], []
+    judged = lavagrid.calibration
+
+    def judge(probability: np.ndarray, happened: np.ndarray, threshold: float) -> Any:
+        measured.append((np.log(probability / (1 - probability)), int(happened.sum())))
+        return judged(probability, happened, threshold)
+
+    monkeypatch.setattr(lavagrid, "calibration", judge)
+    for replication in (0, 1):
+        used = lavagrid._train_blockers(study, members, seen, tmp_path, replication)
+        assert used["first"].tolist() == [0, 0]
+        assert used["count"].tolist() == [4, 8]  # all training levels
+        keys += used["key"].tolist()
+    assert len({tuple(words) for words in keys}) == 2 * 2
+    # fitted on the first 2 of 4 levels or 4 of 8; measured on those after them
+    for (log_odds, num_events), half in zip(measured, (2, 4, 2, 4), strict=True):
+        np.testing.assert_allclose(log_odds, 0 / 10 + half / 100 + half, atol=1e-3)
+        assert num_events == half
 
 
 def test_the_blocker_that_is_used_is_fitted_on_all_training_levels(tmp_path):
@@ -269,6 +331,11 @@ def test_every_blocker_has_the_threshold_of_the_study():
         ({"seed": 2**32}, "seed must be from 0 to 4294967295, got 4294967296"),
         ({"seed": -1}, "seed must be from 0 to 4294967295, got -1"),
         ({"num_members": 10**11}, "num_members must be at most 10000, got 100000000000"),
+        ({"num_replications": 10**9}, "num_replications must be at most 10000, got 1000000000"),
+        (
+            {"dqn": DQNConfig(hidden=())},
+            "dqn.hidden must be a layer for MC-dropout, or several, got ()",
+        ),
         ({"block_threshold": 1.5}, "block_threshold must be from 0 to 1, got 1.5"),
     ],
 )

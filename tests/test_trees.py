@@ -65,6 +65,15 @@ def test_a_field_that_is_forgotten_is_named():
             right: float = 1.0
 
 
+def test_what_is_no_dataclass_of_its_own_is_refused():
+    class Child(Sum):  # its fields would be its parent's alone
+        more: float = 1.0
+
+    for kind in (Child, int, Sum(**FIELDS)):
+        with pytest.raises(ValueError, match="must be given a class that @dataclass has made"):
+            register_dataclass(data_fields=["params", "scale"], meta_fields=["name"])(kind)
+
+
 def test_rows_are_chosen_in_every_leaf_whatever_its_axes():
     chosen = jnp.array([True, False, True])
     yes = {"a": jnp.array([1, 2, 3]), "b": jnp.ones((3, 2, 2))}

@@ -371,8 +371,9 @@ def _reproduce(command: LavaGridReproduce | CoinRunReproduce, only_train: bool) 
     study = STUDIES[command.study]
     config = {"study": command.study, "settings": parts.settings(command.settings)}
     defaults = {"settings": parts.settings(KINDS[command.study]())}
-    if command.force:
-        study.check_levels(command.settings)  # before anything is removed
+    is_new = not path.exists() or (path.is_dir() and not any(path.iterdir()))
+    if command.force or is_new:
+        study.check_levels(command.settings)  # before anything is removed, or a run is begun
     with runs.Run.open(path, config, command.resume, command.force, defaults) as run:
         if run.grown:
             study.unmerge(_study_of(path)[1], path)  # what is there stays as it is
@@ -393,8 +394,9 @@ def _reproduce(command: LavaGridReproduce | CoinRunReproduce, only_train: bool) 
 
 
 def _is_stored(run: runs.Run) -> bool:
-    """Whether a run is finished and lacks what its tables were made from: there they are all."""
-    return run.finished and not run.grown and not (run.path / "parts").exists()
+    """Whether a run is finished and lacks what its tables, which are there, were made from."""
+    is_whole = (run.path / "episodes.parquet").exists()
+    return run.finished and not run.grown and is_whole and not (run.path / "parts").exists()
 
 
 def _next(run: runs.Run) -> str:

@@ -27,10 +27,15 @@ def register_dataclass(
       meta_fields: fields that belong to the structure; hashable.
 
     Raises:
-      ValueError: those are not the fields that the class is made of.
+      ValueError: it is no dataclass, or those are not the fields that it is made of.
     """
 
     def registered(kind: Kind) -> Kind:
+        if not isinstance(kind, type) or "__dataclass_fields__" not in vars(kind):
+            raise ValueError(
+                "register_dataclass must be given a class that @dataclass has made, so it stands "
+                f"above @dataclass: got {kind!r}"
+            )
         made_of = sorted(field.name for field in fields(kind) if field.init)
         if made_of != sorted([*data_fields, *meta_fields]):
             raise ValueError(

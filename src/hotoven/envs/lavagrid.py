@@ -119,6 +119,11 @@ class LavaGrid:
             if getattr(self, field) > 10**6:
                 raise ValueError(f"{field} must be at most 1000000, got {getattr(self, field)}")
         self.generator  # noqa: B018  its constructor checks sizes and densities
+        if self.max_steps < self.min_distance:
+            raise ValueError(
+                f"max_steps must be at least min_distance ({self.min_distance}), "
+                f"got {self.max_steps}"
+            )
 
     @property
     def generator(self) -> lavagrid_levels.Generator:

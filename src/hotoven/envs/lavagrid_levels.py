@@ -42,10 +42,9 @@ class Generator:
             if not 1 <= getattr(self, field) <= 64:
                 raise ValueError(f"{field} must be from 1 to 64, got {getattr(self, field)}")
         for field in ("wall_density", "lava_density"):
-            if not 0.0 <= getattr(self, field) < 1.0:
-                raise ValueError(
-                    f"{field} must be at least 0 and below 1, got {getattr(self, field)}"
-                )
+            value = getattr(self, field)
+            if not isinstance(value, (int, float, np.number)) or not 0.0 <= value < 1.0:
+                raise ValueError(f"{field} must be at least 0 and below 1, got {value!r}")
         cells = self.height * self.width
         if self.num_walls + self.num_lava > cells - 2:
             raise ValueError(

@@ -213,6 +213,8 @@ def _play_each(
     """
     check_policy(policy)
     num_levels = len(keys)
+    if not num_levels:
+        raise ValueError("there must be levels to play, got none")
     num_slots = min(num_slots, num_levels)
 
     def start(index: jax.Array) -> _Slot:
@@ -250,17 +252,18 @@ def _play_each(
 
 
 def check_policy(policy: Any) -> None:
-    """Raises ValueError if a compiled function may take the policy, or one in it, for another."""
+    """Raises ValueError if a compiled function may take the policy for one of another class."""
     todo: list[Any] = [jax.tree.structure(policy)]
     while todo:
         node = todo.pop()
         todo += node.children()
         kind, about = node.node_data() or (type(None), None)
         named = isinstance(about, tuple) and any(one is kind for one in about)
-        if is_dataclass(kind) and hasattr(kind, "act") and not named:
+        if is_dataclass(kind) and not named:
             raise ValueError(
-                f"{kind.__name__} must be registered by hotoven.trees.register_dataclass; by JAX's "
-                "own, a compiled function may run another policy with equal fields in its place"
+                f"{kind.__name__}, of which a policy is made, must be registered by "
+                "hotoven.trees.register_dataclass; by JAX's own, a compiled function may take "
+                "another class with equal fields for it"
             )
 
 
@@ -361,5 +364,6 @@ def _part(tree: PyTree, part: slice) -> PyTree:
 
 def _words(leaf: jax.Array) -> jax.Array:
     """Random keys as their raw words, which can be compared; other arrays as they are."""
+    leaf = jnp.asarray(leaf)  # a policy's memory may be a plain number
     is_key = jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
     return jax.random.key_data(leaf) if is_key else leaf

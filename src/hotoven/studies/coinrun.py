@@ -54,11 +54,13 @@ from hotoven.studies.parts import (
     check_recorded,
     check_seeds,
     check_sizes,
+    level_path,
     made_again_without,
     named,
     repeat,
     settings,
     stack,
+    stored_levels,
     training_note,
     watched_size,
     write_levels,
@@ -260,6 +262,11 @@ def make_sets(study: CoinRunStudy) -> Sets:
     return Sets(**dealt, shifted=shifted)
 
 
+def test_levels(study: CoinRunStudy, path: Path) -> LevelSet:
+    """The test levels of the run at `path`."""
+    return stored_levels(path, "test", study.env, lambda: make_sets(study).test)
+
+
 def check_levels(study: CoinRunStudy) -> None:
     """Raises ValueError if there are too few different levels for the study."""
     make_sets(study)
@@ -404,7 +411,7 @@ def watched(
     return Watched(
         env=study.env,
         painter=replace(study.env, paint_velocity=False),
-        levels=levels.load(path / "levels" / "test.safetensors", study.env),
+        levels=test_levels(study, path),
         policy=acting[WATCHED],
         probe=Partial(partial(_said, players), ensemble.members, ensemble.danger),
         key=agent_key(study.seed, PLAY, size),
@@ -958,8 +965,8 @@ def report(study: CoinRunStudy, path: Path) -> list[findings.Finding]:
     found = coinrun_findings(tables)
     write_json(path / "findings.json", findings.to_json(found))
     write_bytes(path / "findings.md", findings.to_markdown(found).encode())
-    source = path / "levels" / "test.safetensors"
-    test = levels.load(source, study.env)
+    test = test_levels(study, path)
+    source = level_path(path, "test")
     check_recorded(path / "steps.parquet", _of_test(tables["steps"]), source, test)
     figures = path / "figures"
     written = coinrun_figures.write_figures(figures, tables, test, study.env)

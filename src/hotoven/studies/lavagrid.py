@@ -49,11 +49,13 @@ from hotoven.studies.parts import (
     check_recorded,
     check_seeds,
     check_sizes,
+    level_path,
     made_again_without,
     named,
     repeat,
     settings,
     stack,
+    stored_levels,
     training_note,
     watched_size,
     write_levels,
@@ -116,8 +118,11 @@ class LavaGridStudy:
             raise ValueError(
                 f"num_validation_levels must be at least 0, got {self.num_validation_levels}"
             )
-        if self.num_members > 10_000:
-            raise ValueError(f"num_members must be at most 10000, got {self.num_members}")
+        for name in ("num_members", "num_replications"):
+            if getattr(self, name) > 10_000:
+                raise ValueError(f"{name} must be at most 10000, got {getattr(self, name)}")
+        if not self.dqn.hidden:
+            raise ValueError("dqn.hidden must be a layer for MC-dropout, or several, got ()")
         if self.tune and self.num_validation_levels < 1:
             raise ValueError("tune needs num_validation_levels of at least 1, got 0")
         if not 0.0 < self.mc_dropout < 1.0:
@@ -275,6 +280,11 @@ def make_split(study: LavaGridStudy) -> levels.Split:
     return split._replace(test=split.validation) if study.tune else split
 
 
+def test_levels(study: LavaGridStudy, path: Path) -> LevelSet:
+    """The test levels of the run at `path`."""
+    return stored_levels(path, "test", study.env, lambda: make_split(study).test)
+
+
 def check_levels(study: LavaGridStudy) -> None:
     """Raises ValueError if there are too few different levels for the study."""
     make_split(study)
@@ -294,7 +304,7 @@ def merge(study: LavaGridStudy, path: Path) -> None:
         write_table(path / f"{name}.parquet", dict(zip(table.column_names, table, strict=True)))
     told = []
     for replication, part in enumerate(parts):
-        with made_again_without(part / "calibration.json"):
+        with made_again_without(part / "calibration.json", "train"):
             told += [
                 {"replication": replication, **row} for row in read_json(part / "calibration.json")
             ]
@@ -364,9 +374,8 @@ def report(study: LavaGridStudy, path: Path) -> list[findings.Finding]:
         read_table(path / f"{name}.parquet", needed)
         for name, needed in (("rates", RATE_COLUMNS), ("steps", STEP_COLUMNS))
     )
-    source = path / "levels" / "test.safetensors"
-    test = levels.load(source, study.env)
-    check_recorded(path / "steps.parquet", steps, source, test)
+    test = test_levels(study, path)
+    check_recorded(path / "steps.parquet", steps, level_path(path, "test"), test)
     told = [row for rows in _calibrations(study, path / "calibration.json") for row in rows]
     written = figures.write_figures(
         path / "figures", rates, steps, test, study.env, told, study.block_threshold
@@ -472,7 +481,7 @@ def watched(
     return Watched(
         env=study.env,
         painter=study.env,
-        levels=levels.load(path / "levels" / "test.safetensors", study.env),
+        levels=test_levels(study, path),
         policy=policies(study, nets, ensemble)[WATCHED],
         probe=Partial(partial(_said, nets), ensemble.members, ensemble.blocker),
         key=agent_key(study.seed, PLAY, 0, size, 0),

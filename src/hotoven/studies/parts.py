@@ -1,7 +1,7 @@
 """What studies share: where things lie in a run's folder, random keys, and rows of tables."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -12,8 +12,9 @@ import numpy as np
 import pyarrow as pa
 
 from hotoven import agents, levels
-from hotoven.runs import Run
-from hotoven.types import LARGEST, LevelSet
+from hotoven.progress import tell
+from hotoven.runs import Run, read_about
+from hotoven.types import LARGEST, Env, LevelSet
 
 
 def settings(study: Any) -> dict[str, Any]:
@@ -99,12 +100,17 @@ def training_note(
     return "; ".join(words)
 
 
+def level_path(path: Path, name: str) -> Path:
+    """The file of a level set of the run at `path`."""
+    return path / "levels" / f"{name}.safetensors"
+
+
 def write_levels(folder: Run, sets: Mapping[str, LevelSet]) -> None:
     """Writes the level sets into the run, and what identifies them into its record."""
     for name, level_set in sets.items():
-        path = folder.path / "levels" / f"{name}.safetensors"
-        if not path.exists():
-            levels.save(path, level_set)
+        source = level_path(folder.path, name)
+        if not source.exists():
+            levels.save(source, level_set)
     folder.note(
         levels={
             name: {
@@ -116,6 +122,24 @@ def write_levels(folder: Run, sets: Mapping[str, LevelSet]) -> None:
             for name, level_set in sets.items()
         }
     )
+
+
+def stored_levels(path: Path, name: str, env: Env, make: Callable[[], LevelSet]) -> LevelSet:
+    """A level set of the run at `path`; a file that is missing or damaged is made again by `make`.
+
+    Raises:
+      ValueError: what is made is not the set that the run's record names.
+    """
+    source = level_path(path, name)
+    try:
+        return levels.load(source, env)
+    except ValueError:
+        again, recorded = make(), read_about(path).get("levels", {}).get(name, {})
+        if levels.set_hash(again) != recorded.get("hash"):
+            raise
+        levels.save(source, again)
+        tell(f"{source} was missing or damaged and has been made again")
+        return again
 
 
 def check_recorded(path: Path, steps: pa.Table, source: Path, test: LevelSet) -> None:
