@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow.compute as pc
 import pytest
 
+from hotoven import agents
 from hotoven.envs.coinrun.env import CoinRun
 from hotoven.envs.coinrun.planner import NOTHING, NUM_MOVES
 from hotoven.learners.ppo import output
@@ -17,7 +18,7 @@ from hotoven.runs import ENTRIES
 from hotoven.storage import read_json, read_table
 from hotoven.studies import coinrun
 from hotoven.studies.coinrun import PRESETS, TABLES, CoinRunStudy, make_sets
-from hotoven.types import CATASTROPHE, RUNNING, SOLVED, Decision, Trace
+from hotoven.types import CATASTROPHE, RUNNING, SOLVED, Decision, Net, Trace
 from tinystudy import shared_folder, uninterrupted
 
 SMALL = replace(
@@ -109,6 +110,46 @@ def test_tuning_plays_validation_levels_in_place_of_the_test_levels():
 def test_an_impossible_setting_names_what_is_allowed(settings: dict, message: str):
     with pytest.raises(ValueError, match=message):
         replace(CoinRunStudy(), **settings)
+
+
+def test_no_two_members_have_one_key(tmp_path, monkeypatch):
+    study = replace(SMALL, num_members=3)
+    given = []
+
+    def trains(config, learner, seen, num_levels, keys, *rest):
+        words = np.asarray(jax.random.key_data(keys)).tolist()
+        given.extend(zip(num_levels.tolist(), map(tuple, words), strict=True))
+        return jax.vmap(learner.net.init)(keys)
+
+    monkeypatch.setattr(agents, "train", trains)
+    coinrun._train_members(study, make_sets(study).train, tmp_path)
+    assert [num_levels for num_levels, _ in given] == [5] * 3 + [20] * 3
+    assert len({words for _, words in given}) == 6
+
+
+class Told:
+    """In the place of what makes classifiers: its params tell what a classifier is fitted on."""
+
+    def __init__(self) -> None:
+        self.net = Net(lambda key: {}, lambda params, obs, key=None: obs)
+
+    def collect(self, policy: Any, window: Any, count: jax.Array, key: jax.Array) -> Any:
+        return {"seed": jax.tree.leaves(window)[0][0], "count": count}
+
+    def fit(self, seen: Any, key: jax.Array) -> Any:
+        return seen | {"key": jax.random.key_data(key)}
+
+
+def test_a_classifier_of_danger_learns_from_its_own_training_levels(monkeypatch):
+    seen, players = make_sets(TINY).train, coinrun.make_players(SMALL)
+    keys = jax.random.split(jax.random.key(0), (2, 2))
+    members = jax.vmap(jax.vmap(players.member.init))(keys)
+    monkeypatch.setattr(coinrun, "make_danger", lambda config, env: Told())
+    told = coinrun._train_danger(replace(SMALL, num_members=2), members, seen)
+    assert told["count"].tolist() == [5, 20]  # the first ones, of the set that is given
+    first = jax.tree.leaves(seen.levels)[0][0]
+    np.testing.assert_array_equal(told["seed"], np.stack([first, first]))
+    assert told["key"][0].tolist() != told["key"][1].tolist()
 
 
 def test_full_trains_twenty_five_million_steps_on_pixels_of_hard_levels():
