@@ -47,14 +47,21 @@ def mistaken(registered: Callable[[Any], Any], num_pairs: int) -> int:
     return wrong
 
 
+def are_equal(registered: Callable[[Any], Any]) -> bool:
+    """Whether the structures of two classes are equal."""
+    one, other = (jax.tree.structure(adds(number, registered)(0.0)) for number in (1.0, 2.0))
+    return bool(one == other)
+
+
 def main() -> None:
-    """Prints the number of wrong answers by each way of registering."""
+    """Prints, for each way of registering, whether structures are equal, and wrong answers."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--num-pairs", type=int, default=2000, help="pairs of classes")
     num_pairs = parser.parse_args().num_pairs
     print(f"JAX {jax.__version__}, {num_pairs} pairs of classes")
     for name, registered in WAYS.items():
-        print(f"{name}: {mistaken(registered, num_pairs)} mistaken")
+        found = "equal" if are_equal(registered) else "different"
+        print(f"{name}: structures {found}, {mistaken(registered, num_pairs)} mistaken")
 
 
 if __name__ == "__main__":

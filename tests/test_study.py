@@ -1,5 +1,6 @@
 """What the gridworld study's settings promise before anything is trained."""
 
+import itertools
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ from hotoven.runs import Run
 from hotoven.storage import read_json
 from hotoven.studies import lavagrid, parts
 from hotoven.studies.lavagrid import PRESETS, LavaGridStudy, make_nets, make_split
+from hotoven.studies.parts import agent_key
 from hotoven.types import Net
 
 SAFE, LAVA = from_ascii("S..G"), from_ascii("SL.G")
@@ -32,6 +34,14 @@ def test_the_presets_are_of_the_sizes_that_the_study_asks_for():
     assert full.num_replications >= 5
     for study in (quick, full):
         assert (study.num_members, study.num_test_levels, study.tune) == (9, 1000, False)
+
+
+def test_no_two_uses_have_one_key():
+    who = itertools.product(range(4), range(2), (5, 10), range(3))
+    words = {
+        np.asarray(jax.random.key_data(agent_key(SMALL.seed, *agent))).tobytes() for agent in who
+    }
+    assert len(words) == 4 * 2 * 2 * 3
 
 
 def test_no_two_agents_have_one_key(tmp_path, monkeypatch):

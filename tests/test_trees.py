@@ -11,22 +11,20 @@ import pytest
 from hotoven.trees import register_dataclass, where
 
 
-@register_dataclass(data_fields=["params", "scale"], meta_fields=["name"])
-@dataclass(frozen=True)
-class Sum:
-    params: dict[str, jax.Array]
-    name: Hashable
-    scale: jax.Array
+def made() -> type:
+    """A class of its own at every call, with the same fields."""
+
+    @register_dataclass(data_fields=["params", "scale"], meta_fields=["name"])
+    @dataclass(frozen=True)
+    class Made:
+        params: dict[str, jax.Array]
+        name: Hashable
+        scale: jax.Array
+
+    return Made
 
 
-@register_dataclass(data_fields=["params", "scale"], meta_fields=["name"])
-@dataclass(frozen=True)
-class Product:
-    params: dict[str, jax.Array]
-    name: Hashable
-    scale: jax.Array
-
-
+Sum, Product = made(), made()
 FIELDS = {"params": {"w": jnp.arange(3.0)}, "name": "x", "scale": jnp.float32(2.0)}
 
 

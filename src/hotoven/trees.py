@@ -19,8 +19,8 @@ def register_dataclass(
     """Registers a dataclass as a pytree, as JAX's own does, with the class in its structure.
 
     By JAX's own the structures of two classes with equal fields are equal in versions 0.10.0 to
-    0.12.0 (their hashes differ), and a compiled function may run for one the program that it has of
-    the other: docs/decisions/0012-structures-name-their-class.md.
+    0.12.0.1 (their hashes differ), and a compiled function may run for one the program that it has
+    of the other: docs/decisions/0012-structures-name-their-class.md.
 
     Args:
       data_fields: fields that are pytrees.

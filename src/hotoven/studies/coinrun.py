@@ -60,7 +60,7 @@ from hotoven.studies.parts import (
     repeat,
     settings,
     stack,
-    stored_levels,
+    stored_test_levels,
     training_note,
     watched_size,
     write_levels,
@@ -264,7 +264,7 @@ def make_sets(study: CoinRunStudy) -> Sets:
 
 def test_levels(study: CoinRunStudy, path: Path) -> LevelSet:
     """The test levels of the run at `path`."""
-    return stored_levels(path, "test", study.env, lambda: make_sets(study).test)
+    return stored_test_levels(path, study.env, lambda: make_sets(study).test)
 
 
 def check_levels(study: CoinRunStudy) -> None:

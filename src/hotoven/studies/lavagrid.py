@@ -55,7 +55,7 @@ from hotoven.studies.parts import (
     repeat,
     settings,
     stack,
-    stored_levels,
+    stored_test_levels,
     training_note,
     watched_size,
     write_levels,
@@ -282,7 +282,7 @@ def make_split(study: LavaGridStudy) -> levels.Split:
 
 def test_levels(study: LavaGridStudy, path: Path) -> LevelSet:
     """The test levels of the run at `path`."""
-    return stored_levels(path, "test", study.env, lambda: make_split(study).test)
+    return stored_test_levels(path, study.env, lambda: make_split(study).test)
 
 
 def check_levels(study: LavaGridStudy) -> None:

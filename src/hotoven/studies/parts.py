@@ -124,17 +124,17 @@ def write_levels(folder: Run, sets: Mapping[str, LevelSet]) -> None:
     )
 
 
-def stored_levels(path: Path, name: str, env: Env, make: Callable[[], LevelSet]) -> LevelSet:
-    """A level set of the run at `path`; a file that is missing or damaged is made again by `make`.
+def stored_test_levels(path: Path, env: Env, make: Callable[[], LevelSet]) -> LevelSet:
+    """The test levels of the run at `path`; a file that is gone or damaged is made again by `make`.
 
     Raises:
       ValueError: what is made is not the set that the run's record names.
     """
-    source = level_path(path, name)
+    source = level_path(path, "test")
     try:
         return levels.load(source, env)
     except ValueError:
-        again, recorded = make(), read_about(path).get("levels", {}).get(name, {})
+        again, recorded = make(), read_about(path).get("levels", {}).get("test", {})
         if levels.set_hash(again) != recorded.get("hash"):
             raise
         levels.save(source, again)
