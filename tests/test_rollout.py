@@ -14,6 +14,8 @@ from hotoven import nets
 from hotoven.envs.lavagrid import LavaGrid
 from hotoven.envs.lavagrid_levels import Level, from_ascii
 from hotoven.evaluation import rollout
+from hotoven.evaluation.help import play_with_help
+from hotoven.evaluation.live import Live
 from hotoven.evaluation.rollout import Episodes, dangerous_actions, play, record, record_all
 from hotoven.mechanisms.blocker import Blocker
 from hotoven.mechanisms.dropout import MCDropout
@@ -294,6 +296,18 @@ def test_a_policy_that_a_compiled_function_may_take_for_another_is_refused(wrapp
         policy = Blocker(policy, POLICIES["member"].params, jnp.float32(0.5), NET)
     with pytest.raises(ValueError, match=r"Nameless, of which .* registered by hotoven\.trees"):
         jax.jit(partial(play, ENV))(policy, generated(), KEY)
+
+
+def test_neither_help_nor_the_live_page_takes_such_a_policy():
+    policy = Nameless(POLICIES["mean"].params, NET)
+    zero = lambda *_: jnp.float32(0.0)  # noqa: E731
+    one = jax.tree.map(lambda leaf: leaf[0], generated())
+    with pytest.raises(ValueError, match="Nameless, of which a policy is made"):
+        Live(ENV, policy, zero, KEY).begin(one, 0)
+    with pytest.raises(ValueError, match="Nameless, of which a policy is made"):
+        play_with_help(
+            ENV, policy, generated(), KEY, zero, zero, np.array([0.5]), lambda *_: None, num_steps=1
+        )
 
 
 @register_dataclass(data_fields=["scorer"])
