@@ -30,6 +30,7 @@ CONFIG = DQNConfig(
 )
 LEVELS = stack(right_and_wrong(0.5)[0], two_steps(0.5)[0])
 KEYS = jax.random.split(jax.random.key(0), 2)
+FEW_STEPS = PPOConfig(net="mlp", hidden=(4,), num_envs=2, num_steps=2, num_minibatches=2)
 
 
 def train(
@@ -63,7 +64,6 @@ def at_once() -> dict[str, bytes]:
     return content(train(size=CONFIG.num_iterations))
 
 
-@pytest.mark.long
 class Stopped(Exception):
     pass
 
@@ -94,30 +94,60 @@ def test_a_run_stopped_after_a_chunk_goes_on_from_its_checkpoint(at_once, tmp_pa
     assert content(train(path, on_chunk=stop)) == at_once  # all is done: nothing is trained
 
 
-def test_agents_learn_on_one_device_what_they_learn_on_two(at_once, tmp_path):
+def test_agents_learn_on_one_device_what_they_learn_on_two_to_the_byte(at_once, tmp_path):
     assert len(jax.local_devices()) >= 2  # tests/conftest.py: `at_once` was trained on both
     path, one = tmp_path / "state.safetensors", jax.local_devices()[:1]
-    alone = content(train(path, devices=one))
-    assert alone.keys() == at_once.keys()
-    for name in alone:
-        found, expected = (np.frombuffer(side[name], np.float32) for side in (alone, at_once))
-        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    assert content(train(path, devices=one)) == at_once
     # all is trained: what the checkpoint of one device holds comes back on two
-    assert content(train(path)) == alone
+    assert content(train(path)) == at_once
+
+
+@pytest.mark.parametrize("kind", ["dqn", "ppo"])
+def test_an_agent_alone_learns_what_it_learns_among_others_to_the_byte(kind: str):
+    config, make = (CONFIG, make_dqn) if kind == "dqn" else (FEW_STEPS, make_ppo)
+    sizes, keys = np.array([1, 2, 2, 1, 2]), jax.random.split(jax.random.key(3), 5)
+    one = jax.local_devices()[:1]
+
+    def trained(rows: slice) -> Any:
+        chunks = Chunks(4, 4)
+        learner = make(config, ENV)
+        return agents.train(config, learner, LEVELS, sizes[rows], keys[rows], chunks, devices=one)
+
+    together = trained(slice(None))
+    for rows in (slice(0, 1), slice(3, 5)):
+        part = jax.tree.map(lambda leaf, rows=rows: leaf[rows], together)
+        assert content(trained(rows)) == content(part)
+
+
+@pytest.mark.parametrize("kind", ["dqn", "ppo"])
+def test_side_by_side_agents_learn_what_they_learn_in_turn(kind: str):
+    config, make = (CONFIG, make_dqn) if kind == "dqn" else (FEW_STEPS, make_ppo)
+    learner, seen = make(config, ENV), (LEVELS, np.array([1, 2], np.int32))
+
+    def trained(in_turn: bool) -> tuple[Any, Any]:
+        states = jax.jit(jax.vmap(learner.init, (None, 0, 0)))(*seen, KEYS)
+        return agents.make_chunk(learner, in_turn)(0, 4, states, seen)
+
+    (turned, progress), (beside, same_progress) = trained(True), trained(False)
+    assert progress.loss.shape == same_progress.loss.shape == (2, 4)
+    assert (progress.ended == same_progress.ended).all()
+    for found, expected in zip(
+        jax.tree.leaves(beside.params), jax.tree.leaves(turned.params), strict=True
+    ):
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["dqn", "ppo"])
 def test_training_is_one_program_for_each_length_of_a_chunk(monkeypatch, kind: str):
     made = []
 
-    def make_chunk(learner: Any) -> Any:
-        made.append(real(learner))
+    def make_chunk(learner: Any, in_turn: bool) -> Any:
+        made.append(real(learner, in_turn))
         return made[-1]
 
     real = agents.make_chunk
     monkeypatch.setattr(agents, "make_chunk", make_chunk)
-    ppo = PPOConfig(net="mlp", hidden=(4,), num_envs=2, num_steps=2, num_minibatches=2)
-    config, make = (CONFIG, make_dqn) if kind == "dqn" else (ppo, make_ppo)
+    config, make = (CONFIG, make_dqn) if kind == "dqn" else (FEW_STEPS, make_ppo)
     chunks, one = Chunks(10, 4), jax.local_devices()[:1]  # 4, 4 and 2 iterations
     agents.train(config, make(config, ENV), LEVELS, np.array([1, 2]), KEYS, chunks, devices=one)
     assert [chunk._cache_size() for chunk in made] == [2]

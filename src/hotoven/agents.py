@@ -1,8 +1,8 @@
 """Agents as files: training in chunks with checkpoints, ensembles saved and loaded.
 
-Training many agents is `vmap` over one learner, on as many devices as there are; this module adds
-what needs a host: progress, checkpoints that survive a kill, and the stop on a loss that is not a
-number.
+Many agents are trained by one learner on as many devices as there are: in turn on a core, side by
+side on a GPU. This module adds what needs a host: progress, checkpoints that survive a kill, and
+the stop on a loss that is not a number.
 """
 
 import json
@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hotoven.devices import at_once, join, spread
+from hotoven.devices import at_once, in_turn, join, spread
 from hotoven.learners.learner import Learner, Settings
 from hotoven.storage import read_arrays, write_arrays
 from hotoven.types import CATASTROPHE, SOLVED, PyTree
@@ -86,17 +86,17 @@ def train(
         starts = [jax.device_put(keys[rows], device) for device, rows in groups]
         states = at_once(lambda seen, key: init(*seen, key), on_each, starts)
 
-    chunk = make_chunk(learner)
+    chunk = make_chunk(learner, in_turn(groups[0][0]))
     while done < chunks.num_iterations:
         upto = chunks.after(done)
         results = at_once(partial(chunk, done, upto - done), states, on_each)
         states = [state for state, _ in results]
         progress = jax.tree.map(
-            lambda *leaves: np.concatenate(leaves, axis=1), *[progress for _, progress in results]
+            lambda *leaves: np.concatenate(leaves), *[progress for _, progress in results]
         )
-        loss = progress.loss  # [iterations, agents]
+        loss = progress.loss  # [agents, iterations]
         # the params too: those of a chunk's last update are in no loss of that chunk
-        finite = np.isfinite(loss).all(axis=0) & _all_finite(join([s.params for s in states]))
+        finite = np.isfinite(loss).all(axis=1) & _all_finite(join([s.params for s in states]))
         if not finite.all():
             agents = np.flatnonzero(~finite)
             kept = "nothing was kept"
@@ -115,22 +115,28 @@ def train(
     return join([state.params for state in states])
 
 
-def make_chunk(learner: Learner) -> Callable[..., tuple[Any, PyTree]]:
+def make_chunk(learner: Learner, in_turn: bool) -> Callable[..., tuple[Any, PyTree]]:
     """A group's training for some iterations, compiled once for each count and group size.
 
     The function takes `first`, the iterations done, `count`, those to do, the agents' states
     (leaves [agents, ...], given up) and (levels, number of levels of each agent), and returns the
-    states and the progress (leaves [count, agents, ...]).
+    states and the progress (leaves [agents, count, ...]). With `in_turn` an agent learns when the
+    one before it is done, else all learn side by side: docs/decisions/0013-members-in-turn.md.
     """
 
     @partial(jax.jit, static_argnums=1, donate_argnums=2)
     def chunk(
         first: int | jax.Array, count: int, states: Any, seen: tuple[PyTree, jax.Array]
     ) -> tuple[Any, PyTree]:
-        def body(states: Any, t: jax.Array) -> tuple[Any, PyTree]:
-            return jax.vmap(learner.iterate, (0, None, None, 0))(states, t, *seen)
+        levels, sizes = seen
+        times = first + jnp.arange(count, dtype=jnp.int32)
 
-        return jax.lax.scan(body, states, first + jnp.arange(count, dtype=jnp.int32))
+        def learn(one: tuple[Any, jax.Array]) -> tuple[Any, PyTree]:
+            state, size = one
+            return jax.lax.scan(lambda now, t: learner.iterate(now, t, levels, size), state, times)
+
+        every = (states, sizes)
+        return jax.lax.map(learn, every) if in_turn else jax.vmap(learn)(every)
 
     return chunk
 
@@ -143,11 +149,11 @@ def _all_finite(params: PyTree) -> np.ndarray:
 
 
 def _report(num_updates: int, loss: np.ndarray, ended: np.ndarray) -> ChunkReport:
-    counts = ended.astype(np.int64).sum(axis=0)  # [agents, outcomes]
+    counts = ended.astype(np.int64).sum(axis=1)  # [agents, outcomes]
     episodes = counts[:, 1:].sum(axis=1)
     with np.errstate(invalid="ignore"):
         solved, catastrophe = counts[:, SOLVED] / episodes, counts[:, CATASTROPHE] / episodes
-    return ChunkReport(num_updates, loss.mean(axis=0), episodes, solved, catastrophe)
+    return ChunkReport(num_updates, loss.mean(axis=1), episodes, solved, catastrophe)
 
 
 def save_state(path: Path, state: Any, done: int, config: Settings) -> None:

@@ -23,7 +23,7 @@ import numpy as np
 from hotoven import levels, peers, runs
 from hotoven.adapters.gymnasium import GymnasiumEnv
 from hotoven.agents import make_chunk
-from hotoven.devices import at_once, spread
+from hotoven.devices import at_once, in_turn, spread
 from hotoven.envs.coinrun import level
 from hotoven.envs.coinrun.env import CoinRun
 from hotoven.envs.lavagrid import LavaGrid
@@ -367,15 +367,24 @@ def _our_updates(config: DQNConfig, env: Env, num_members: int, num_iterations: 
 
 
 def _training(
-    learner: Learner, env: Env, num_levels: int, num_members: int, devices: Sequence[jax.Device]
+    learner: Learner,
+    env: Env,
+    num_levels: int,
+    num_members: int,
+    devices: Sequence[jax.Device],
+    turned: bool | None = None,
 ) -> Callable[[int], float]:
-    """Trains new members as `agents.train` does for as many iterations; the seconds they took."""
+    """Trains new members as `agents.train` does for as many iterations; the seconds they took.
+
+    With `turned` members of a device learn in turn, or side by side, whatever `train` would do.
+    """
     training = env.generate(np.arange(num_levels))[0]
     sizes = np.full(num_members, num_levels, np.int32)
     keys = jax.random.split(jax.random.key(0), num_members)
     groups = spread(num_members, devices)
     on_each = [jax.device_put((training, sizes[rows]), device) for device, rows in groups]
-    init, chunk = jax.jit(jax.vmap(learner.init, (None, 0, 0))), make_chunk(learner)
+    turned = in_turn(devices[0]) if turned is None else turned
+    init, chunk = jax.jit(jax.vmap(learner.init, (None, 0, 0))), make_chunk(learner, turned)
     states = [
         init(*seen, jax.device_put(keys[rows], device))
         for seen, (device, rows) in zip(on_each, groups, strict=True)

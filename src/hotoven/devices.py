@@ -46,6 +46,15 @@ def spread(count: int, devices: Sequence[jax.Device]) -> list[tuple[jax.Device, 
     ]
 
 
+def in_turn(device: jax.Device) -> bool:
+    """Whether a group of agents learns faster one after the other there than side by side.
+
+    A core's cache holds one agent's networks, not five's; a GPU wants many products at a time
+    (docs/decisions/0013-members-in-turn.md).
+    """
+    return device.platform == "cpu"
+
+
 def at_once(work: Callable[..., Any], *groups: Sequence[Any]) -> list[Any]:
     """`work` of every group's arguments, each in a thread, so that they compile and run together.
 

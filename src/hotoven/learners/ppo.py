@@ -173,8 +173,7 @@ def make_ppo(config: PPOConfig, env: Env) -> Learner:
     # a GPU's own convolutions are fast for one network, not for groups of them
     native = config.net == "impala" and jax.default_backend() != "cpu"
     loss_and_grads = partial(_loss_and_grads, config, make_net(config, env, native))
-    # and a cache that holds one member's part holds no five
-    if native or config.rows_at_once is not None:
+    if native:
         loss_and_grads = jax.custom_batching.sequential_vmap(loss_and_grads)
 
     def init(levels: PyTree, num_levels: jax.Array, key: jax.Array) -> AgentState:
