@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hotoven.devices import at_once, in_turn, join, spread
+from hotoven.devices import at_once, join, learns_in_turn, spread
 from hotoven.learners.learner import Learner, Settings
 from hotoven.storage import read_arrays, write_arrays
 from hotoven.types import CATASTROPHE, SOLVED, PyTree
@@ -59,7 +59,7 @@ def train(
     on_chunk: Callable[[ChunkReport], None] = lambda report: None,
     devices: Sequence[jax.Device] | None = None,
 ) -> PyTree:
-    """Params of all agents (leaves [agents, ...], on the host), trained side by side.
+    """Params of all agents (leaves [agents, ...], on the host).
 
     Agent i plays the first `num_levels[i]` of `levels` (leaves [L, ...]) and starts from `keys[i]`.
     The agents are spread over `devices` (all local ones by default), one compiled program on each.
@@ -86,7 +86,7 @@ def train(
         starts = [jax.device_put(keys[rows], device) for device, rows in groups]
         states = at_once(lambda seen, key: init(*seen, key), on_each, starts)
 
-    chunk = make_chunk(learner, in_turn(groups[0][0]))
+    chunk = make_chunk(learner, learns_in_turn(groups[0][0]))
     while done < chunks.num_iterations:
         upto = chunks.after(done)
         results = at_once(partial(chunk, done, upto - done), states, on_each)

@@ -23,7 +23,7 @@ import numpy as np
 from hotoven import levels, peers, runs
 from hotoven.adapters.gymnasium import GymnasiumEnv
 from hotoven.agents import make_chunk
-from hotoven.devices import at_once, in_turn, spread
+from hotoven.devices import at_once, learns_in_turn, spread
 from hotoven.envs.coinrun import level
 from hotoven.envs.coinrun.env import CoinRun
 from hotoven.envs.lavagrid import LavaGrid
@@ -383,7 +383,7 @@ def _training(
     keys = jax.random.split(jax.random.key(0), num_members)
     groups = spread(num_members, devices)
     on_each = [jax.device_put((training, sizes[rows]), device) for device, rows in groups]
-    turned = in_turn(devices[0]) if turned is None else turned
+    turned = learns_in_turn(devices[0]) if turned is None else turned
     init, chunk = jax.jit(jax.vmap(learner.init, (None, 0, 0))), make_chunk(learner, turned)
     states = [
         init(*seen, jax.device_put(keys[rows], device))

@@ -46,7 +46,7 @@ def spread(count: int, devices: Sequence[jax.Device]) -> list[tuple[jax.Device, 
     ]
 
 
-def in_turn(device: jax.Device) -> bool:
+def learns_in_turn(device: jax.Device) -> bool:
     """Whether a group of agents learns faster one after the other there than side by side.
 
     A core's cache holds one agent's networks, not five's; a GPU wants many products at a time
