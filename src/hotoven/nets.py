@@ -17,6 +17,8 @@ from jax.nn.initializers import variance_scaling
 
 from hotoven.types import Net, PyTree
 
+FEW_ROWS: Final = 256  # of a batch: from where the last layer's gradient is as fast either way
+
 
 def mlp(
     obs_shape: tuple[int, ...],
@@ -61,7 +63,11 @@ def mlp(
             x = jax.nn.relu(x @ layer["w"] + layer["b"])
             if dropout > 0.0 and key is not None:
                 x = _drop(x, dropout, jax.random.fold_in(key, index))
-        return x.astype(params[-1]["w"].dtype) @ params[-1]["w"] + params[-1]["b"]
+        last = params[-1]
+        x = x.astype(last["w"].dtype)
+        # a batch of many rows gains nothing by the turned gradient
+        product = _product if x.ndim == 2 and len(x) <= FEW_ROWS else jnp.matmul
+        return product(x, last["w"]) + last["b"]
 
     return Net(init, apply)
 
@@ -234,7 +240,7 @@ def _natively(x: jax.Array, layer: dict[str, jax.Array]) -> jax.Array:
 
 @jax.custom_vjp
 def _product(rows: jax.Array, weights: jax.Array) -> jax.Array:
-    """[R, K] @ [K, F], for many more rows than filters.
+    """[R, K] @ [K, F], for few columns F.
 
     The weights' gradient is taken as [F, R] @ [R, K] and turned round: on a CPU [K, R] @ [R, F]
     takes up to twice as long. The barrier keeps XLA from turning the product round instead.
