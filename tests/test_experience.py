@@ -25,6 +25,13 @@ def test_words_of_many_keys_are_those_of_each():
     assert np.array_equal(found, jax.vmap(lambda key: jax.random.bits(key, (7,)))(keys))
 
 
+def test_words_that_are_counted_otherwise_are_left_to_jax():
+    with jax.threefry_partitionable(False):
+        found, key = _words(jax.random.key(5), 9), jax.random.key(5)
+        assert np.array_equal(found, jax.random.bits(key, (9,), jnp.uint32))
+    assert not np.array_equal(found, _words(key, 9))
+
+
 @pytest.mark.parametrize("cipher", ["rbg", "unsafe_rbg"])
 def test_words_of_another_cipher_are_left_to_jax(cipher: str):
     key = jax.random.key(5, impl=cipher)

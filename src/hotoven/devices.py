@@ -49,8 +49,8 @@ def spread(count: int, devices: Sequence[jax.Device]) -> list[tuple[jax.Device, 
 def learns_in_turn(device: jax.Device) -> bool:
     """Whether a group of agents learns faster one after the other there than side by side.
 
-    A core's cache holds one agent's networks, not five's; a GPU wants many products at a time
-    (docs/decisions/0013-members-in-turn.md).
+    On a core it does, likely since a cache holds one agent's networks and not five's; a GPU wants
+    many products at a time (docs/decisions/0013-members-in-turn.md).
     """
     return device.platform == "cpu"
 

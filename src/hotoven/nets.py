@@ -1,7 +1,7 @@
 """Networks as (init, apply) pairs of pure functions.
 
 `apply` takes one observation or many, with any axes in front; a batch in one call is faster than
-`vmap` over its rows (docs/decisions/0007-batches-and-devices.md). Members are added by `vmap`.
+`vmap` over its rows (docs/decisions/0007-batches-and-devices.md). `vmap` adds members.
 Convolutions are written as shifted copies of the picture and one matrix product for all taps: under
 `vmap` over ensemble members that becomes a batched matrix product, where a convolution would become
 a grouped one, which is several times slower on a CPU (docs/decisions/0010-convolutions.md).
@@ -17,7 +17,7 @@ from jax.nn.initializers import variance_scaling
 
 from hotoven.types import Net, PyTree
 
-FEW_ROWS: Final = 256  # of a batch: from where the last layer's gradient is as fast either way
+FEW_ROWS: Final = 256  # of a batch: up to here the last layer's gradient is turned round
 
 
 def mlp(
@@ -65,7 +65,7 @@ def mlp(
                 x = _drop(x, dropout, jax.random.fold_in(key, index))
         last = params[-1]
         x = x.astype(last["w"].dtype)
-        # a batch of many rows gains nothing by the turned gradient
+        # 32 rows gain by the turned gradient, 1024 do not (docs/decisions/0013-members-in-turn.md)
         product = _product if x.ndim == 2 and len(x) <= FEW_ROWS else jnp.matmul
         return product(x, last["w"]) + last["b"]
 

@@ -1,4 +1,4 @@
-"""Deep Q-learning of one agent, as pure functions that `vmap` turns into a whole study.
+"""Deep Q-learning of one agent, as pure functions of which `agents.train` makes a whole study.
 
 `make_dqn(config, env)` gives `init` and `iterate` for one agent; agents differ by key and by the
 number of training levels they may see, both of which are arrays, so that every member of every

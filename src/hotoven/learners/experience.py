@@ -103,9 +103,10 @@ def _words(key: jax.Array, count: int) -> jax.Array:
 
     JAX writes its cipher, threefry-2x32 with 20 rounds (Salmon et al. 2011), as a loop for a CPU,
     which goes through memory with every round and takes a seventh of a step of LavaGrid. Here it is
-    written out and becomes one pass. Keys of another cipher are left to JAX.
+    written out and becomes one pass. Keys of another cipher, or counted otherwise, are left to JAX.
     """
-    if jax.random.key_impl(key) != "threefry2x32":
+    by_row = jax.config.jax_threefry_partitionable  # type: ignore[attr-defined]
+    if not by_row or jax.random.key_impl(key) != "threefry2x32":
         return jax.random.bits(key, (count,), jnp.uint32)
     first, second = jax.random.key_data(key)
     schedule = (first, second, first ^ second ^ jnp.uint32(0x1BD11BDA))

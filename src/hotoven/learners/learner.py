@@ -32,7 +32,7 @@ class Progress(NamedTuple):
 
 
 class Learner(NamedTuple):
-    """One agent's training as pure functions; vmap over `num_levels` and keys or states.
+    """One agent's training as pure functions; mapped over `num_levels` and keys or states.
 
     A state is a NamedTuple whose `params` are the network's. `t` counts iterations from 0 and is
     shared by all agents, so that what hangs on it alone stays a scalar under vmap.

@@ -1,4 +1,4 @@
-"""Proximal policy optimisation of one agent, as pure functions that `vmap` turns into ensembles.
+"""Proximal policy optimisation of one agent, as pure functions; `agents.train` makes ensembles.
 
 `make_ppo(config, env)` gives `init` and `iterate`: an iteration plays `num_steps` steps of all
 environments and learns from them, in one program. Source: Schulman et al. 2017, with the reward
