@@ -33,16 +33,17 @@ def main() -> None:
     chosen = parser.parse_args()
     use_every_core()
     contestants, derived = {}, {}
-    for name, (learner, config, env, num_members, count) in trainings().items():
+    given = trainings()
+    for name, (learner, config, env, num_members, count) in given.items():
         updates = num_members * count * config.updates_per_iteration
-        for how, turned in (("in turn", True), ("side by side", False)):
-            train = bench._training(learner, env, 200, num_members, jax.local_devices(), turned)
+        for how, in_turn in (("in turn", True), ("side by side", False)):
+            train = bench._training(learner, env, 200, num_members, jax.local_devices(), in_turn)
             contestants[f"{name}, {num_members} {how}"] = bench.Contestant(
                 "updates/s", lambda train=train, count=count, n=updates: n / train(count)
             )
     figures, units = bench.take_turns(contestants, chosen.repeats)
     values = list(figures.values())
-    for name, turned, beside in zip(trainings(), values[::2], values[1::2], strict=True):
+    for name, turned, beside in zip(given, values[::2], values[1::2], strict=True):
         derived[f"{name}: in turn / side by side"] = np.divide(turned, beside)
     title = f"members in turn or side by side, on {len(jax.local_devices())} devices"
     bench.show(bench.Result(title, figures, units, derived, ()))

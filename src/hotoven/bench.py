@@ -372,19 +372,19 @@ def _training(
     num_levels: int,
     num_members: int,
     devices: Sequence[jax.Device],
-    turned: bool | None = None,
+    in_turn: bool | None = None,
 ) -> Callable[[int], float]:
     """Trains new members as `agents.train` does for as many iterations; the seconds they took.
 
-    With `turned` members of a device learn in turn, or side by side, whatever `train` would do.
+    `in_turn` says how the members of a device learn; by default as `train` would have them.
     """
     training = env.generate(np.arange(num_levels))[0]
     sizes = np.full(num_members, num_levels, np.int32)
     keys = jax.random.split(jax.random.key(0), num_members)
     groups = spread(num_members, devices)
     on_each = [jax.device_put((training, sizes[rows]), device) for device, rows in groups]
-    turned = learns_in_turn(devices[0]) if turned is None else turned
-    init, chunk = jax.jit(jax.vmap(learner.init, (None, 0, 0))), make_chunk(learner, turned)
+    in_turn = learns_in_turn(devices[0]) if in_turn is None else in_turn
+    init, chunk = jax.jit(jax.vmap(learner.init, (None, 0, 0))), make_chunk(learner, in_turn)
     states = [
         init(*seen, jax.device_put(keys[rows], device))
         for seen, (device, rows) in zip(on_each, groups, strict=True)
