@@ -1,6 +1,5 @@
 """Networks compute what their names say, for one observation, a batch and an ensemble."""
 
-from functools import partial
 from typing import Any
 
 import jax
@@ -241,23 +240,6 @@ def test_the_impala_network_is_its_convolutions_and_largest_values(size: int):
 
     np.testing.assert_allclose(
         jax.jit(net.apply)(params, obs), jax.jit(expected)(params, obs), rtol=1e-4, atol=1e-4
-    )
-
-
-def test_native_convolutions_give_the_outputs_and_gradients_of_windows():
-    windows, native = (nets.impala_cnn((9, 9, 3), 4, (4, 6), native=one) for one in (False, True))
-    params = nonzero(jax.eval_shape(windows.init, jax.random.key(0)))
-    obs = pictures(2, 9, 9, 3)
-
-    def told(net: Net) -> Any:
-        return jax.jit(jax.value_and_grad(lambda params: (net.apply(params, obs) ** 2).mean()))
-
-    assert "conv_general_dilated" not in str(jax.make_jaxpr(told(windows))(params))
-    assert "conv_general_dilated" in str(jax.make_jaxpr(told(native))(params))
-    jax.tree.map(
-        partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-4),
-        told(native)(params),
-        told(windows)(params),
     )
 
 

@@ -1,5 +1,6 @@
 """PPO finds what the probes ask for, and keeps its promises about experience."""
 
+import sys
 from dataclasses import replace
 from functools import cache, partial
 from typing import Any
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import hotoven
 from hotoven import nets
 from hotoven.envs.coinrun.env import CoinRun
 from hotoven.learners.ppo import (
@@ -225,27 +227,29 @@ def test_members_in_turn_learn_what_members_side_by_side_learn():
 
 
 @pytest.mark.parametrize(
-    ("net", "backend"), [("impala", "cpu"), ("impala", "gpu"), ("nature", "gpu")]
+    ("net", "backend", "used"),
+    [("impala", "cpu", False), ("impala", "gpu", True), ("nature", "gpu", False)],
 )
-def test_only_on_a_gpu_and_for_impala_are_members_taught_in_turn_by_native_convolutions(
-    net: str, backend: str, monkeypatch
+def test_only_on_a_gpu_and_for_impala_are_there_kernels(
+    net: str, backend: str, used: bool, monkeypatch
 ):
-    env = CoinRun(obs="pixels", max_steps=4)
-    config = replace(CONFIG, net=net, num_envs=2, num_steps=2, num_minibatches=1, num_epochs=1)
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
-    learner = make_ppo(config, env)
-    monkeypatch.undo()
-    levels = jax.tree.map(jnp.asarray, env.generate(np.arange(2))[0])
+    assert ("pallas_call" in _written(net)) == used
 
-    def train(keys: jax.Array) -> Any:
-        states = jax.vmap(learner.init, (None, None, 0))(levels, jnp.int32(2), keys)
-        iterate = jax.vmap(learner.iterate, (0, None, None, None))
-        return iterate(states, jnp.int32(0), levels, jnp.int32(2))[0].params
 
-    told = str(jax.make_jaxpr(train)(jax.random.split(jax.random.key(0), 3)))
-    native = (net, backend) == ("impala", "gpu")
-    assert ("conv_general_dilated" in told) == native
-    assert "group_count=3" not in told  # which is what side by side would make of them
+def test_a_jax_without_what_kernels_are_written_in_does_without_them(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setitem(sys.modules, "hotoven.kernels", None)
+    monkeypatch.delattr(hotoven, "kernels", raising=False)
+    assert "pallas_call" not in _written("impala")
+
+
+def _written(net: str) -> str:
+    """What is computed for a picture of CoinRun, as text."""
+    env = CoinRun(obs="pixels")
+    found = make_net(replace(CONFIG, net=net), env)
+    seen = jax.ShapeDtypeStruct(env.obs_shape, jnp.uint8)
+    return str(jax.make_jaxpr(found.apply)(jax.eval_shape(found.init, jax.random.key(0)), seen))
 
 
 def test_without_a_reward_a_new_agent_stays_undecided():

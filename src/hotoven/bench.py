@@ -585,7 +585,7 @@ def step_flops(config: PPOConfig, env: Env) -> int:
     One forward pass to act, and a forward and a backward pass per epoch. The values of what
     follows a rollout, of which there are a few for hundreds of steps, are not counted.
     """
-    net = make_net(config, env)
+    net = make_net(config, env, with_kernels=False)
     params = jax.eval_shape(net.init, jax.random.key(0))
     seen = jnp.zeros(env.obs_shape, jnp.uint8 if env.obs_high > 1 else jnp.float32)[None]
 

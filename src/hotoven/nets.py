@@ -8,6 +8,7 @@ a grouped one, which is several times slower on a CPU (docs/decisions/0010-convo
 """
 
 import math
+from collections.abc import Callable
 from functools import reduce
 from typing import Final
 
@@ -164,19 +165,19 @@ def impala_cnn(
     depths: tuple[int, ...] = (16, 32, 32),
     high: int = 255,
     last_gain: float = 1.0,
-    native: bool = False,
+    convolutions: Callable[[PyTree, jax.Array], jax.Array] | None = None,
 ) -> Net:
     """The residual network of Espeholt et al. 2018 for pictures, then 256 units.
 
     A sequence per depth: a 3x3 convolution, the largest of each 3x3 with stride 2, and two residual
-    blocks of two 3x3 convolutions. Zeros outside. With `native` convolutions are XLA's own: faster
-    than windows on a GPU, for one network at a time; the same numbers but for rounding.
+    blocks of two 3x3 convolutions. Zeros outside. `convolutions` is what computes the sequences in
+    place of windows, e.g. `kernels.impala`, from their params and uint8 [N, *obs_shape] of which
+    255 is the highest.
     """
     height, width, channels = obs_shape
     for _ in depths:
         height, width = -(-height // 2), -(-width // 2)
     head = mlp((height * width * depths[-1],), (256,), num_outputs, last_gain=last_gain)
-    convolved = _natively if native else _by_windows
 
     def init(key: jax.Array) -> PyTree:
         k_head, *keys = jax.random.split(key, len(depths) + 1)
@@ -192,13 +193,19 @@ def impala_cnn(
             sequences.append({"first": first, "blocks": blocks})
         return {"sequences": sequences, "head": head.init(k_head)}
 
-    def apply(params: PyTree, obs: jax.Array, key: jax.Array | None = None) -> jax.Array:
-        x = _scaled(obs, high, params).reshape(-1, *obs_shape)
-        for sequence in params["sequences"]:
-            x = _largest(convolved(_framed(x), sequence["first"]))
+    def by_windows(sequences: PyTree, pictures: jax.Array) -> jax.Array:
+        x = _scaled(pictures, high, sequences)
+        for sequence in sequences:
+            x = _largest(_by_windows(_framed(x), sequence["first"]))
             for inner, outer in zip(sequence["blocks"][::2], sequence["blocks"][1::2], strict=True):
-                y = convolved(_framed(jax.nn.relu(x)), inner)
-                x = x + convolved(_framed(jax.nn.relu(y)), outer)
+                y = _by_windows(_framed(jax.nn.relu(x)), inner)
+                x = x + _by_windows(_framed(jax.nn.relu(y)), outer)
+        return x
+
+    convolve = convolutions or by_windows
+
+    def apply(params: PyTree, obs: jax.Array, key: jax.Array | None = None) -> jax.Array:
+        x = convolve(params["sequences"], obs.reshape(-1, *obs_shape))
         x = jax.nn.relu(x).reshape(*_front(obs, obs_shape), -1)
         return head.apply(params["head"], x)
 
@@ -225,17 +232,6 @@ def _by_windows(x: jax.Array, layer: dict[str, jax.Array]) -> jax.Array:
     weights = layer["w"].reshape(taps * depth, filters)
     product = _product(windows.reshape(math.prod(places), taps * depth), weights)
     return product.reshape(*places, filters) + layer["b"]
-
-
-def _natively(x: jax.Array, layer: dict[str, jax.Array]) -> jax.Array:
-    """The same as XLA computes it, which on a GPU is the vendor's library."""
-    taps, depth, filters = layer["w"].shape
-    side = math.isqrt(taps)
-    kernel = layer["w"].reshape(side, side, depth, filters)
-    names = ("NHWC", "HWIO", "NHWC")
-    return layer["b"] + jax.lax.conv_general_dilated(
-        x, kernel, (1, 1), "VALID", dimension_numbers=names
-    )
 
 
 @jax.custom_vjp

@@ -6,6 +6,7 @@ normalisation and the settings of Cobbe et al. 2020 (procgen).
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, Literal, NamedTuple
@@ -123,10 +124,11 @@ class Batch(NamedTuple):
     target: jax.Array  # float32, of the value
 
 
-def make_net(config: PPOConfig, env: Env, native: bool = False) -> Net:
+def make_net(config: PPOConfig, env: Env, with_kernels: bool = True) -> Net:
     """The network: observation -> float32[A + 1], the actions' logits and the value.
 
-    For `native` see `nets.impala_cnn`, the only one that it changes.
+    IMPALA's on a GPU is computed by `hotoven.kernels`, unless told not to be: the same numbers but
+    for rounding.
 
     The last layer starts at zero: a new agent acts uniformly and expects nothing. With random
     values their noise would be all the advantage there is until the first reward, and advantages
@@ -139,11 +141,24 @@ def make_net(config: PPOConfig, env: Env, native: bool = False) -> Net:
             shape, config.hidden, num_outputs, high=high, last_gain=0.0, num_wholes=wholes
         )
     elif config.net == "impala":
-        net = nets.impala_cnn(shape, num_outputs, high=high, last_gain=0.0, native=native)
+        found = _kernels(env) if with_kernels else None
+        net = nets.impala_cnn(shape, num_outputs, high=high, last_gain=0.0, convolutions=found)
     else:
         layers, hidden = nets.NATURE if config.net == "nature" else nets.SMALL
         net = nets.strided_cnn(shape, layers, hidden, num_outputs, high, last_gain=0.0)
     return nets.in_bfloat16(net) if config.bfloat16 else net
+
+
+def _kernels(env: Env) -> Callable[[PyTree, jax.Array], jax.Array] | None:
+    """What computes IMPALA's convolutions of `env` on a GPU; None where nothing does."""
+    if jax.default_backend() != "gpu":
+        return None
+    try:
+        # not above: JAX is to drop what they are written in (docs/decisions/0014-kernels.md)
+        from hotoven import kernels
+    except ImportError:
+        return None
+    return kernels.impala if kernels.supports(env.obs_shape) and env.obs_high == 255 else None
 
 
 def output(net: Net, params: PyTree, obs: jax.Array) -> AgentOutput:
@@ -170,11 +185,6 @@ def make_ppo(config: PPOConfig, env: Env) -> Learner:
         )
     net = make_net(config, env)
     optimizer = make_optimizer(config)
-    # a GPU's own convolutions are fast for one network, not for groups of them
-    native = config.net == "impala" and jax.default_backend() != "cpu"
-    loss_and_grads = partial(_loss_and_grads, config, make_net(config, env, native))
-    if native:
-        loss_and_grads = jax.custom_batching.sequential_vmap(loss_and_grads)
 
     def init(levels: PyTree, num_levels: jax.Array, key: jax.Array) -> AgentState:
         k_net, k_reset, k_train = jax.random.split(key, 3)
@@ -232,7 +242,7 @@ def make_ppo(config: PPOConfig, env: Env) -> Learner:
         def update(carry: tuple, index: jax.Array) -> tuple[tuple, jax.Array]:
             params, opt = carry
             minibatch = jax.tree.map(lambda leaf: leaf[index], rows)
-            value, grads = loss_and_grads(params, minibatch, entropy_weight)
+            value, grads = _loss_and_grads(config, net, params, minibatch, entropy_weight)
             changes, opt = optimizer.update(grads, opt, params)
             return (optax.apply_updates(params, changes), opt), value
 
