@@ -217,6 +217,28 @@ def checkpoint(tmp_path) -> Path:
     return path
 
 
+@pytest.mark.parametrize(
+    ("seconds", "written"),
+    [(0.9, [1, 2, 3, 4, 5, 6]), (5.0, [1, 4, 6])],  # 5 of 65 seconds, then the last
+)
+def test_checkpoints_that_take_long_are_left_out_but_for_the_last(
+    seconds: float, written: list[int], tmp_path, monkeypatch
+):
+    now, found = [0.0], []
+
+    def save(path: Path, state: Any, done: int, config: Any) -> None:
+        now[0] += seconds
+        found.append(done // 4)
+
+    def learn(_: Any) -> None:
+        now[0] += 20.0
+
+    monkeypatch.setattr(agents.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(agents, "save_state", save)
+    train(tmp_path / "checkpoint", size=4, on_chunk=learn)
+    assert found == written
+
+
 def test_a_damaged_checkpoint_is_refused(checkpoint):
     whole = checkpoint.read_bytes()
     checkpoint.write_bytes(whole[: len(whole) // 2])

@@ -6,6 +6,7 @@ the stop on a loss that is not a number.
 """
 
 import json
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -48,6 +49,30 @@ class Chunks:
         return min(done + self.size, self.num_iterations)
 
 
+class Writing:
+    """When to write a checkpoint: after every chunk, unless that would take up much of the time.
+
+    On a GPU all replay buffers of an ensemble are written in seconds, learned from in less.
+    """
+
+    FREE = 1.0  # seconds that it may always take
+    SHARE = 0.1  # of the time; what is lost by a kill is ten times what writing takes
+
+    def __init__(self) -> None:
+        self._began = self._ended = time.perf_counter()
+
+    def is_due(self) -> bool:
+        """Whether it would take at most its share, as far as the last time tells."""
+        took, since = self._ended - self._began, time.perf_counter() - self._ended
+        return took <= max(self.FREE, self.SHARE * since)
+
+    def __enter__(self) -> None:
+        self._began = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self._ended = time.perf_counter()
+
+
 def train(
     config: Settings,
     learner: Learner,
@@ -63,11 +88,11 @@ def train(
 
     Agent i plays the first `num_levels[i]` of `levels` (leaves [L, ...]) and starts from `keys[i]`.
     The agents are spread over `devices` (all local ones by default), one compiled program on each.
-    With a `checkpoint` path the state is written there after every chunk, and training goes on
-    from what it holds.
+    With a `checkpoint` path the state is written there after a chunk (see `Writing`), and training
+    goes on from what it holds.
 
     Raises:
-      TrainingDiverged: a loss or a param is NaN or infinite; the checkpoint is the last good state.
+      TrainingDiverged: a loss or a param is NaN or infinite; the checkpoint holds a good state.
       ValueError: the checkpoint is damaged or belongs to other settings.
     """
     sizes = np.asarray(num_levels, np.int32)
@@ -87,6 +112,7 @@ def train(
         states = at_once(lambda seen, key: init(*seen, key), on_each, starts)
 
     chunk = make_chunk(learner, learns_in_turn(groups[0][0]))
+    writing = Writing()
     while done < chunks.num_iterations:
         upto = chunks.after(done)
         results = at_once(partial(chunk, done, upto - done), states, on_each)
@@ -101,7 +127,7 @@ def train(
             agents = np.flatnonzero(~finite)
             kept = "nothing was kept"
             if checkpoint is not None and checkpoint.exists():
-                kept = f"the last good state is in {checkpoint}"
+                kept = f"the last good state that was written is in {checkpoint}"
             raise TrainingDiverged(
                 f"the loss or params of agents {agents.tolist()} became NaN or infinite between "
                 f"updates {done * config.updates_per_iteration} and "
@@ -109,8 +135,9 @@ def train(
                 f"(learning_rate {config.learning_rate}); {kept}"
             )
         done = upto
-        if checkpoint is not None:
-            save_state(checkpoint, join(states), done, config)
+        if checkpoint is not None and (done == chunks.num_iterations or writing.is_due()):
+            with writing:
+                save_state(checkpoint, join(states), done, config)
         on_chunk(_report(done * config.updates_per_iteration, loss, progress.ended))
     return join([state.params for state in states])
 

@@ -108,7 +108,7 @@ class CoinRunStudy:
     num_help_thresholds: int = 8  # from always asking to never asking
     num_inspected_levels: int = 100  # test levels of which each member's word is kept, at most
     tune: bool = False  # play the validation levels in place of the test levels
-    num_chunks: int = 20  # checkpoints in one training
+    num_chunks: int = 20  # pieces of one training; checkpoints are written between them
     level_seed: int = 0  # which levels
     seed: int = 0  # which agents
 

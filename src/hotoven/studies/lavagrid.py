@@ -97,7 +97,7 @@ class LavaGridStudy:
     tune: bool = False  # play the validation levels in place of the test levels
     num_train_levels_played: int = 1000  # training levels played in evaluation, at most
     num_traced_levels: int = 100  # test levels recorded step by step
-    num_chunks: int = 20  # checkpoints in one training
+    num_chunks: int = 20  # pieces of one training; checkpoints are written between them
     level_seed: int = 0  # which levels
     seed: int = 0  # which agents
 
