@@ -10,7 +10,9 @@ def main() -> None:
     """Measures and prints, one batch after another."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=5, help="turns of each side")
-    parser.add_argument("--batch", type=int, nargs="+", default=[1024], help="side by side in all")
+    parser.add_argument(
+        "--batch", type=int, nargs="+", default=[None], help="side by side; 1024, on a GPU 16384"
+    )
     parser.add_argument("--steps", type=int, default=100, help="steps of the batch in a turn")
     chosen = parser.parse_args()
     use_every_core()
