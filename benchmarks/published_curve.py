@@ -1,0 +1,92 @@
+"""Shares of levels solved by PPO with IMPALA's network, by steps, to hold beside published ones.
+
+Agents learn CoinRun in pixels as in Cobbe et al. 2020; after every million steps each plays all
+unseen levels and its training levels once, actions drawn. For a GPU: a CPU would take days. See
+docs/coinrun-study.md, "Against published curves".
+"""
+
+import argparse
+import tempfile
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from hotoven import agents
+from hotoven.evaluation.bootstrap import wilson
+from hotoven.evaluation.rollout import play
+from hotoven.learners.ppo import make_ppo
+from hotoven.mechanisms.acting import policies
+from hotoven.studies import coinrun
+from hotoven.types import CATASTROPHE, SOLVED, LevelSet, PyTree
+
+
+def study_of(chosen: argparse.Namespace) -> coinrun.CoinRunStudy:
+    """The settings: those of the full preset but for what is asked for, and a clip of values."""
+    full = coinrun.PRESETS["full"]
+    ppo = replace(full.ppo, net=chosen.net, value_clip=0.2)
+    each = ppo.num_envs * ppo.num_steps
+    return replace(
+        full,
+        env=replace(full.env, mode=chosen.mode),
+        ppo=replace(ppo, num_iterations=round(chosen.millions * 1e6 / each)),
+        sizes=(chosen.levels,),
+        num_members=chosen.members,
+        seed=chosen.seed,
+    )
+
+
+def main() -> None:
+    """Trains, plays and prints."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--mode", choices=("easy", "hard"), default="easy", help="of the levels")
+    parser.add_argument("--levels", type=int, default=200, help="to train on")
+    parser.add_argument("--members", type=int, default=3, help="agents, each on its own")
+    parser.add_argument("--millions", type=float, default=5.0, help="of steps of each agent")
+    parser.add_argument("--net", choices=("impala", "nature"), default="impala", help="network")
+    parser.add_argument("--seed", type=int, default=0, help="which agents")
+    chosen = parser.parse_args()
+    study = study_of(chosen)
+    sets, players = coinrun.make_sets(study), coinrun.make_players(study)
+    learner = make_ppo(study.ppo, study.env)
+    steps_each = study.ppo.num_envs * study.ppo.num_steps
+    keys = jax.random.split(jax.random.key(study.seed), study.num_members)
+    sizes = np.full(study.num_members, chosen.levels)
+
+    @jax.jit
+    def outcomes(members: PyTree, levels: PyTree, key: jax.Array) -> jax.Array:
+        """int8[M, L]: how each member alone ends each level."""
+        alone = policies(members, players.apply, study.hold, study.margin)["single"]
+        playing = lambda policy: play(study.env, policy, levels, key, num_slots=1024)  # noqa: E731
+        return jax.vmap(playing)(alone).outcome
+
+    def told(name: str, ends: np.ndarray) -> str:
+        low, high = wilson(int((ends == SOLVED).sum()), ends.size)
+        each = ", ".join(f"{share:.1%}" for share in (ends == SOLVED).mean(axis=1))
+        died = (ends == CATASTROPHE).mean()
+        solved = (ends == SOLVED).mean()
+        return f"{name} {solved:.1%} [{low:.1%}, {high:.1%}] solved ({each}), {died:.1%} died"
+
+    def show(params: PyTree, done: int) -> None:
+        tested: dict[str, LevelSet] = {"unseen": sets.test, "training": sets.train}
+        ends = {
+            name: np.asarray(outcomes(params, levels.levels, jax.random.key(done)))
+            for name, levels in tested.items()
+        }
+        parts = "; ".join(told(name, found) for name, found in ends.items())
+        print(f"{done * steps_each / 1e6:.2f} million steps: {parts}", flush=True)
+
+    per_point = round(1e6 / steps_each)
+    points = [*range(per_point, study.ppo.num_iterations, per_point), study.ppo.num_iterations]
+    train = partial(agents.train, study.ppo, learner, sets.train.levels, sizes, keys)
+    with tempfile.TemporaryDirectory() as folder:
+        jax.config.update("jax_compilation_cache_dir", folder)  # each point compiles the same again
+        for point in points:
+            chunks = agents.Chunks(point, per_point)
+            show(train(chunks, Path(folder) / "training.safetensors"), point)
+
+
+if __name__ == "__main__":
+    main()
