@@ -218,6 +218,15 @@ def checkpoint(tmp_path) -> Path:
 
 
 @pytest.mark.parametrize(
+    ("num_levels", "num_keys"), [((), 0), ((1, 2), 1), ((1,), 2), (2, 2), ((1, 2), 0)]
+)
+def test_each_agent_has_a_number_of_levels_and_there_is_one(num_levels: Any, num_keys: int):
+    learner, keys = make_dqn(CONFIG, ENV), jax.random.split(jax.random.key(0), num_keys)
+    with pytest.raises(ValueError, match=rf"shape .* and {num_keys} keys"):
+        agents.train(CONFIG, learner, LEVELS, np.array(num_levels), keys, Chunks(1, 1))
+
+
+@pytest.mark.parametrize(
     ("seconds", "written"),
     [(0.9, [1, 2, 3, 4, 5, 6]), (5.0, [1, 4, 6])],  # 5 of 65 seconds, then the last
 )

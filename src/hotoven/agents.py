@@ -93,9 +93,15 @@ def train(
 
     Raises:
       TrainingDiverged: a loss or a param is NaN or infinite; the checkpoint holds a good state.
-      ValueError: the checkpoint is damaged or belongs to other settings.
+      ValueError: the checkpoint is damaged or belongs to other settings, or there is no agent, or
+        not one number of levels for each.
     """
     sizes = np.asarray(num_levels, np.int32)
+    if len(keys) < 1 or sizes.shape != (len(keys),):
+        raise ValueError(
+            f"there must be a number of levels for each of at least one agent's keys, got "
+            f"num_levels of shape {list(sizes.shape)} and {len(keys)} keys"
+        )
     groups = spread(len(keys), devices or jax.local_devices())
     init = jax.jit(jax.vmap(learner.init, (None, 0, 0)))
     on_each = [jax.device_put((levels, sizes[rows]), device) for device, rows in groups]
