@@ -1,5 +1,6 @@
 """The study's figures: which state is shown, what must be in them, and the same bytes twice."""
 
+import io
 import subprocess
 import sys
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+from PIL import Image
 
 from hotoven.envs.lavagrid import LavaGrid
 from hotoven.envs.lavagrid_levels import from_ascii
@@ -24,7 +26,7 @@ from hotoven.report.figures import (
     state_before,
     write_figures,
 )
-from hotoven.report.style import STYLE, dodge, figure_bytes
+from hotoven.report.style import DOTS_PER_INCH, STYLE, dodge, figure_bytes
 from hotoven.types import LevelSet
 
 UP, RIGHT, DOWN, LEFT = range(4)
@@ -317,6 +319,17 @@ def test_without_a_dangerous_state_its_figures_are_left_out_and_it_is_said(tmp_p
     assert {path.stem for path in written.paths} == {"calibration", "generalization"}
     assert sorted(tmp_path.iterdir()) == sorted(written.paths)
     assert len(written.notes) == 1 and "no figures of the ensemble" in written.notes[0]
+
+
+def test_a_png_has_few_colours_none_of_them_far_from_what_was_drawn():
+    figure = generalization_figure(rates())
+    file = io.BytesIO()
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(file, format="png", dpi=DOTS_PER_INCH)
+    whole = Image.open(file).convert("RGB")
+    kept = Image.open(io.BytesIO(figure_bytes(figure, "png")))
+    assert kept.mode == "P" and kept.size == whole.size
+    assert np.abs(np.asarray(whole, int) - np.asarray(kept.convert("RGB"), int)).max() <= 20
 
 
 def test_drawing_leaves_no_style_behind():

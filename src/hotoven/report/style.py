@@ -59,13 +59,18 @@ def figure_bytes(figure: Figure, suffix: str) -> bytes:
     metadata = {"Date": None} if suffix == "svg" else {"Software": None}
     with matplotlib.rc_context(STYLE):
         figure.savefig(file, format=suffix, dpi=DOTS_PER_INCH, metadata=metadata)
-    return file.getvalue() if suffix == "svg" else _opaque(file)
+    return file.getvalue() if suffix == "svg" else in_few_colours(file.getvalue())
 
 
-def _opaque(png: io.BytesIO) -> bytes:
-    """The picture without its alpha channel, which nothing uses: a tenth smaller."""
+def in_few_colours(png: bytes) -> bytes:
+    """The picture in 256 colours of its own, each near what it was: a third as large.
+
+    Its alpha channel goes, too, which nothing uses.
+    """
+    picture = Image.open(io.BytesIO(png)).convert("RGB")
+    kept = picture.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     file = io.BytesIO()
-    Image.open(png).convert("RGB").save(file, "png")
+    kept.save(file, "png", optimize=True)
     return file.getvalue()
 
 
