@@ -9,6 +9,11 @@ import jax
 import pytest
 from hypothesis import settings
 
+# A GPU rounds products to fewer bits, and its sums come in any order: tests are for a CPU.
+if "JAX_PLATFORMS" not in os.environ:
+    os.environ["JAX_PLATFORMS"] = "cpu"  # for processes that tests start
+    jax.config.update("jax_platforms", "cpu")
+
 # Two devices, as on a machine with two cores: agents are spread over them.
 jax.config.update("jax_num_cpu_devices", 2)
 

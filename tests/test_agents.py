@@ -227,11 +227,16 @@ def test_each_agent_has_a_number_of_levels_and_there_is_one(num_levels: Any, num
 
 
 @pytest.mark.parametrize(
-    ("seconds", "written"),
-    [(0.9, [1, 2, 3, 4, 5, 6]), (5.0, [1, 4, 6])],  # 5 of 65 seconds, then the last
+    ("seconds", "learned", "written"),
+    [
+        (0.9, 5.0, [1, 2, 3, 4, 5, 6]),
+        (5.0, 20.0, [1, 4, 6]),  # 5 s of 60, and the last
+        (1.1, 5.0, [1, 4, 6]),
+        (1.9, 20.0, [1, 2, 3, 4, 5, 6]),
+    ],
 )
 def test_checkpoints_that_take_long_are_left_out_but_for_the_last(
-    seconds: float, written: list[int], tmp_path, monkeypatch
+    seconds: float, learned: float, written: list[int], tmp_path, monkeypatch
 ):
     now, found = [0.0], []
 
@@ -240,7 +245,7 @@ def test_checkpoints_that_take_long_are_left_out_but_for_the_last(
         found.append(done // 4)
 
     def learn(_: Any) -> None:
-        now[0] += 20.0
+        now[0] += learned
 
     monkeypatch.setattr(agents.time, "perf_counter", lambda: now[0])
     monkeypatch.setattr(agents, "save_state", save)

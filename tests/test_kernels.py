@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -69,12 +70,28 @@ def test_a_residual_block_is_that_of_windows_with_its_gradients():
     alike(told(kernels.residual, (0, 1, 2), x, *both), told(residual_windows, (0, 1, 2), x, *both))
 
 
-def test_sums_over_many_programs_are_whole():
-    # 64 pictures: two programs for each part of a gradient by weights, of 32 blocks of 32 places
-    x, change = numbers(64, 8, 4, 16), numbers(64, 8, 4, 16, seed=2)
+def test_where_nothing_is_positive_no_gradient_comes_through():
+    dead = {"w": jnp.ones((9, 16, 16)), "b": jnp.zeros(16)}  # ReLU stands at zero everywhere
+    x = jnp.zeros((1, 8, 4, 16))
+    _, (change, inner, _) = told(kernels.residual, (0, 1, 2), x, dead, dead)
+    np.testing.assert_array_equal(change, numbers(1, 8, 4, 16, seed=5))  # what was added, alone
+    np.testing.assert_array_equal(inner["b"], 0.0)
+
+
+@pytest.mark.parametrize("num", [1, 3, 64, 96])
+def test_sums_over_programs_are_whole(num: int):
+    """Blocks of 32 places, up to 32 of them for a program: one program and two, whole and odd."""
+    x, change = numbers(num, 8, 4, 16), numbers(num, 8, 4, 16, seed=2)
     _, back = jax.vjp(lambda of: windows(x, of), layer(16, 16))
     w, b = kernels._weights_gradient(x, change, active=False)
     alike({"w": w, "b": b}, back(change)[0])
+
+
+def test_a_number_that_is_none_is_not_lost_among_others():
+    x = numbers(1, 8, 8, 16).at[0, 3, 3, 0].set(jnp.nan)
+    lost = jnp.isnan(pooled_windows(x, layer(16, 16)))
+    assert lost.any() and not lost.all()
+    np.testing.assert_array_equal(jnp.isnan(kernels.pooled(x, layer(16, 16))), lost)
 
 
 def test_where_some_are_the_largest_the_gradient_goes_to_the_first():
@@ -98,6 +115,13 @@ def test_the_whole_network_is_that_of_windows_whoever_is_asked_side_by_side():
     alike(
         jax.jit(jax.vmap(ours.apply))(members, obs), jax.jit(jax.vmap(judged.apply))(members, obs)
     )
+    one = jax.tree.map(lambda leaf: leaf[0], members)
+    gradients = [
+        jax.grad(lambda params, net=net: (net.apply(params, obs[0]) ** 2).mean())(one)
+        for net in (ours, judged)
+    ]
+    for found, expected in zip(*map(jax.tree.leaves, gradients), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4 * abs(expected).max())
 
 
 def test_members_learn_side_by_side_what_each_learns_alone():
@@ -110,6 +134,7 @@ def test_members_learn_side_by_side_what_each_learns_alone():
         alike(jax.tree.map(lambda leaf, m=member: leaf[m], both), alone)
 
 
+@pytest.mark.filterwarnings("ignore:The Pallas Triton backend:DeprecationWarning")
 def test_they_are_written_as_kernels_for_a_gpu_that_is_not_there(monkeypatch):
     """All of them, forward and backward, in bfloat16, of members side by side."""
     net = nets.in_bfloat16(nets.impala_cnn((64, 64, 3), 4, convolutions=kernels.impala))
@@ -133,8 +158,35 @@ def test_they_are_written_as_kernels_for_a_gpu_that_is_not_there(monkeypatch):
         ((32, 32, 3), True),
         ((64, 60, 3), False),  # no half of a half of a half
         ((16, 16, 3), False),  # four places at last, too few for a product
+        ((40, 40, 3), False),  # 25 places, of which nothing takes sixteen at a time
         ((64, 64, 4), False),
     ],
 )
 def test_which_pictures_they_can_see(shape: tuple[int, int, int], can: bool):
     assert kernels.supports(shape) == can
+
+
+@pytest.mark.parametrize(
+    ("kind", "capability", "does"),
+    [
+        ("NVIDIA H200", "9.0", True),
+        ("NVIDIA A100-SXM4-40GB", "8.0", True),
+        ("NVIDIA B200", "10.0", True),
+        ("Tesla T4", "7.5", False),
+        ("NVIDIA T4", "7.5", False),
+        ("AMD Instinct MI300X", "gfx942", False),
+        ("NVIDIA of another kind", "unknown", False),
+        ("cpu", None, False),
+    ],
+)
+def test_on_which_devices_they_run(kind: str, capability: str | None, does: bool):
+    given = {} if capability is None else {"compute_capability": capability}
+    assert kernels.runs_on(SimpleNamespace(device_kind=kind, **given)) == does
+
+
+def test_more_pictures_than_offsets_can_count_are_refused():
+    params = jax.eval_shape(nets.impala_cnn((64, 64, 3), 4).init, jax.random.key(0))
+    of = partial(jax.eval_shape, kernels.impala, params["sequences"])
+    assert of(jax.ShapeDtypeStruct((131_071, 64, 64, 3), jnp.uint8)).shape == (131_071, 8, 8, 32)
+    with pytest.raises(ValueError, match="fewer than 131072 at once, got 131072"):
+        of(jax.ShapeDtypeStruct((131_072, 64, 64, 3), jnp.uint8))

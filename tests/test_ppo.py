@@ -3,6 +3,7 @@
 import sys
 from dataclasses import replace
 from functools import cache, partial
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -19,6 +20,7 @@ from hotoven.learners.ppo import (
     RewardScale,
     Steps,
     _fall,
+    _kernels,
     _loss_and_grads,
     _observe_rewards,
     make_net,
@@ -226,28 +228,48 @@ def test_members_in_turn_learn_what_members_side_by_side_learn():
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-4), params(8), params(None))
 
 
+H200 = SimpleNamespace(platform="gpu", device_kind="NVIDIA H200", compute_capability="9.0")
+CPU = SimpleNamespace(platform="cpu", device_kind="cpu")
+PIXELS = CoinRun(obs="pixels")
+
+
 @pytest.mark.parametrize(
-    ("net", "backend", "used"),
-    [("impala", "cpu", False), ("impala", "gpu", True), ("nature", "gpu", False)],
+    ("net", "env", "device", "used"),
+    [
+        ("impala", PIXELS, H200, True),
+        ("impala", PIXELS, CPU, False),
+        ("nature", PIXELS, H200, False),
+        ("impala", CoinRun(obs="symbolic"), H200, False),
+    ],
 )
-def test_only_on_a_gpu_and_for_impala_are_there_kernels(
-    net: str, backend: str, used: bool, monkeypatch
+def test_only_on_a_gpu_and_for_pixels_and_impala_are_there_kernels(
+    net: str, env: CoinRun, device: Any, used: bool, monkeypatch
 ):
-    monkeypatch.setattr(jax, "default_backend", lambda: backend)
-    assert ("pallas_call" in _written(net)) == used
+    monkeypatch.setattr(jax, "local_devices", lambda: [device])
+    assert ("pallas_call" in _written(net, env)) == used
+
+
+def test_kernels_can_be_left_out(monkeypatch):
+    monkeypatch.setattr(jax, "local_devices", lambda: [H200])
+    assert "pallas_call" not in _written("impala", PIXELS, with_kernels=False)
+
+
+def test_kernels_are_for_bytes(monkeypatch):
+    monkeypatch.setattr(jax, "local_devices", lambda: [H200])
+    assert _kernels(SimpleNamespace(obs_high=255, obs_shape=(64, 64, 3))) is not None
+    assert _kernels(SimpleNamespace(obs_high=1, obs_shape=(64, 64, 3))) is None
 
 
 def test_a_jax_without_what_kernels_are_written_in_does_without_them(monkeypatch):
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(jax, "local_devices", lambda: [H200])
     monkeypatch.setitem(sys.modules, "hotoven.kernels", None)
     monkeypatch.delattr(hotoven, "kernels", raising=False)
-    assert "pallas_call" not in _written("impala")
+    assert "pallas_call" not in _written("impala", PIXELS)
 
 
-def _written(net: str) -> str:
-    """What is computed for a picture of CoinRun, as text."""
-    env = CoinRun(obs="pixels")
-    found = make_net(replace(CONFIG, net=net), env)
+def _written(net: str, env: CoinRun, **settings: bool) -> str:
+    """What is computed for an observation, as text."""
+    found = make_net(replace(CONFIG, net=net), env, **settings)
     seen = jax.ShapeDtypeStruct(env.obs_shape, jnp.uint8)
     return str(jax.make_jaxpr(found.apply)(jax.eval_shape(found.init, jax.random.key(0)), seen))
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -52,11 +52,12 @@ class Chunks:
 class Writing:
     """When to write a checkpoint: after every chunk, unless that would take up much of the time.
 
-    On a GPU all replay buffers of an ensemble are written in seconds, learned from in less.
+    On a GPU all replay buffers of an ensemble are written in seconds, learned from in less. A kill,
+    or a loss that is not a number, then costs at most ten times what writing takes, and a chunk.
     """
 
-    FREE = 1.0  # seconds that it may always take
-    SHARE = 0.1  # of the time; what is lost by a kill is ten times what writing takes
+    FREE: Final = 1.0  # seconds that it may always take
+    SHARE: Final = 0.1  # of the time
 
     def __init__(self) -> None:
         self._began = self._ended = time.perf_counter()

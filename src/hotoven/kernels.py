@@ -8,6 +8,10 @@ weights are, sums always of float32 numbers.
 Axes: N pictures, H lines, W columns, C channels, F filters. A convolution is 3x3 with zeros
 outside; its weights are [9, C, F], tap after tap, line by line. A place is a cell of a picture, and
 a program of a kernel computes a block of places that follow each other.
+
+What they do not do: on a card ReLU makes zero of NaN (training looks at the params, too). And JAX
+counts in 32 bits what takes up to 4 GiB, so that offsets in bytes wrap from 131,072 pictures of
+64x64 on that are computed at once; as many of one network are refused, of several side by side not.
 """
 
 import math
@@ -29,12 +33,12 @@ class Shape(NamedTuple):
     num_warps: int  # of 32 threads each
 
 
-# Chosen by their speed on an H200: docs/decisions/0014-kernels.md.
-CONVOLVE: Final = Shape(128, 4)
-POOL: Final = Shape(64, 4)
-UNPOOL: Final = Shape(128, 4)
+# The first three were tuned on an H200: docs/decisions/0014-kernels.md.
 WEIGHTS: Final = Shape(32, 1)  # gradients by weights
-BYTES: Final = Shape(64, 4)  # the same where pictures come in
+POOL: Final = Shape(64, 4)
+CONVOLVE: Final = Shape(128, 4)
+UNPOOL: Final = Shape(128, 4)
+BYTES: Final = Shape(64, 4)  # gradients by weights where pictures come in
 NUM_STEPS: Final = 32  # blocks over which a program adds up a gradient, at most
 
 NUM_TAPS: Final = 9
@@ -78,8 +82,18 @@ class Grid(NamedTuple):
         return triton.load(ref.at[tuple(index)], mask=mask, other=0)
 
 
+def runs_on(device: jax.Device) -> bool:
+    """Whether a device is a GPU by NVIDIA that multiplies bfloat16 numbers: Ampere or later."""
+    if not device.device_kind.startswith("NVIDIA"):
+        return False
+    try:
+        return float(device.compute_capability) >= 8.0
+    except (AttributeError, ValueError):
+        return False
+
+
 def supports(obs_shape: tuple[int, ...]) -> bool:
-    """Whether `impala` can see such pictures, with three sequences of 16 or more filters."""
+    """Whether `impala` can see such pictures, with three sequences of 16, 32, 64, ... filters."""
     height, width, channels = obs_shape
     smallest = (height // 8) * (width // 8)
     return channels == 3 and height % 8 == width % 8 == 0 and smallest % LEAST == 0
@@ -89,7 +103,14 @@ def impala(sequences: Sequence[dict[str, Any]], pictures: jax.Array) -> jax.Arra
     """uint8 [N, H, W, 3] -> [N, H / 2^S, W / 2^S, F]: all S sequences, with no ReLU after the last.
 
     The same numbers as those of `nets.impala_cnn` but for rounding; differentiable by the params.
+
+    Raises:
+      ValueError: there are too many pictures.
     """
+    each = pictures.shape[1] // 2 * (pictures.shape[2] // 2) * LEAST  # bytes of which are largest
+    most = 2**31 // each
+    if len(pictures) >= most:
+        raise ValueError(f"pictures must be fewer than {most} at once, got {len(pictures)}")
     x = pictures
     for index, sequence in enumerate(sequences):
         first = sequence["first"]
@@ -286,7 +307,8 @@ def _largest(
         def compare(which: jax.Array, best: tuple[jax.Array, jax.Array]) -> tuple:
             place = 2 * row + jax.lax.div(which, 3), 2 * col + jax.lax.rem(which, 3)
             found = sums(inputs_refs, picture, *place)
-            better = cells.holds(*place)[:, None] & (found > best[0])
+            larger = (found > best[0]) | jnp.isnan(found)
+            better = cells.holds(*place)[:, None] & larger
             return jnp.where(better, found, best[0]), jnp.where(better, which, best[1])
 
         least = jnp.full((block, filters), -jnp.inf, jnp.float32)
@@ -311,7 +333,7 @@ def _window(
     tap, colour = jax.lax.div(byte, 3), jax.lax.rem(byte, 3)
     line = line[:, None] + (jax.lax.div(tap, 3) - 1)
     col = col[:, None] + (jax.lax.rem(tap, 3) - 1)
-    inside = cells.holds(line, col) & (tap < NUM_TAPS)
+    inside = cells.holds(line, col) & (tap < NUM_TAPS)  # the weights of the others are zero
     index = cells.number(picture[:, None], line, col) * 3 + colour
     return triton.load(ref.at[index], mask=inside, other=0).astype(jnp.float32).astype(dtype)
 

@@ -151,14 +151,16 @@ def make_net(config: PPOConfig, env: Env, with_kernels: bool = True) -> Net:
 
 def _kernels(env: Env) -> Callable[[PyTree, jax.Array], jax.Array] | None:
     """What computes IMPALA's convolutions of `env` on a GPU; None where nothing does."""
-    if jax.default_backend() != "gpu":
+    device = jax.local_devices()[0]
+    if device.platform != "gpu" or env.obs_high != 255:
         return None
     try:
         # not above: JAX is to drop what they are written in (docs/decisions/0014-kernels.md)
         from hotoven import kernels
     except ImportError:
         return None
-    return kernels.impala if kernels.supports(env.obs_shape) and env.obs_high == 255 else None
+    usable = kernels.runs_on(device) and kernels.supports(env.obs_shape)
+    return kernels.impala if usable else None
 
 
 def output(net: Net, params: PyTree, obs: jax.Array) -> AgentOutput:
