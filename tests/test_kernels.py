@@ -117,7 +117,7 @@ def test_the_whole_network_is_that_of_windows_whoever_is_asked_side_by_side():
     )
     one = jax.tree.map(lambda leaf: leaf[0], members)
     gradients = [
-        jax.grad(lambda params, net=net: (net.apply(params, obs[0]) ** 2).mean())(one)
+        jax.jit(jax.grad(lambda params, net=net: (net.apply(params, obs[0]) ** 2).mean()))(one)
         for net in (ours, judged)
     ]
     for found, expected in zip(*map(jax.tree.leaves, gradients), strict=True):
