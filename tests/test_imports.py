@@ -52,6 +52,7 @@ def reached_from(module: str) -> set[str]:
 RULES = [
     ("hotoven.types", ["hotoven"]),
     ("hotoven.palette", ["hotoven"]),
+    ("hotoven.kernels", ["hotoven"]),
     ("hotoven.storage", ["jax"]),
     ("hotoven.trees", ["hotoven.envs", "hotoven.levels", "hotoven.learners", "hotoven.evaluation"]),
     (

@@ -26,7 +26,7 @@ from jax.experimental.pallas import triton
 Layer = dict[str, jax.Array]  # weights "w" and biases "b" of a convolution
 
 
-class Shape(NamedTuple):
+class Launch(NamedTuple):
     """How much one program of a kernel does, and with how many threads."""
 
     block: int  # places at a time, at most
@@ -34,11 +34,11 @@ class Shape(NamedTuple):
 
 
 # The first three were tuned on an H200: docs/decisions/0014-kernels.md.
-WEIGHTS: Final = Shape(32, 1)  # gradients by weights
-POOL: Final = Shape(64, 4)
-CONVOLVE: Final = Shape(128, 4)
-UNPOOL: Final = Shape(128, 4)
-BYTES: Final = Shape(64, 4)  # gradients by weights where pictures come in
+WEIGHTS: Final = Launch(32, 1)  # gradients by weights
+POOL: Final = Launch(64, 4)
+CONVOLVE: Final = Launch(128, 4)
+UNPOOL: Final = Launch(128, 4)
+BYTES: Final = Launch(64, 4)  # gradients by weights where pictures come in
 NUM_STEPS: Final = 32  # blocks over which a program adds up a gradient, at most
 
 NUM_TAPS: Final = 9
@@ -74,7 +74,7 @@ class Grid(NamedTuple):
         return (line >= 0) & (line < self.height) & (col >= 0) & (col < self.width)
 
     def load(self, ref: Any, picture: jax.Array, line: jax.Array, col: jax.Array) -> jax.Array:
-        """[block, C]: what `ref` [count, C] holds at these places, zeros outside."""
+        """[block, C]: what `ref` [size, C] holds at these places, zeros outside."""
         channel = jax.lax.broadcasted_iota(jnp.int32, (1, ref.shape[1]), 1)
         rows = self.number(picture, line, col)
         index = jnp.broadcast_arrays(rows[:, None], channel)
@@ -419,7 +419,7 @@ def _bytes_gradient(
 def _summed(
     add: Callable[..., tuple],
     cells: Grid,
-    kernel_shape: Shape,
+    launch: Launch,
     num_parts: int,
     num_totals: int,
     shape: tuple[int, int],
@@ -430,7 +430,7 @@ def _summed(
     `add(refs, start, part, block, totals)` adds the block of places from `start` on to `num_totals`
     sums of `shape` and one more of [shape[-1]], the biases', which is the same for every part.
     """
-    block = math.gcd(cells.size, kernel_shape.block)
+    block = math.gcd(cells.size, launch.block)
     steps = math.gcd(cells.size // block, NUM_STEPS)
     programs = cells.size // (block * steps)
 
@@ -451,5 +451,5 @@ def _summed(
         ((programs, num_parts, num_totals, *shape), jnp.float32),
         ((programs, num_parts, shape[-1]), jnp.float32),
     ]
-    w, b = _call(summed, (programs, num_parts), kernel_shape.num_warps, outputs, *inputs)
+    w, b = _call(summed, (programs, num_parts), launch.num_warps, outputs, *inputs)
     return w.sum(axis=0), b[:, 0].sum(axis=0)
