@@ -26,7 +26,7 @@ from hotoven.types import CATASTROPHE, SOLVED, LevelSet, PyTree
 def study_of(chosen: argparse.Namespace) -> coinrun.CoinRunStudy:
     """The settings: those of the full preset but for what is asked for, and a clip of values."""
     full = coinrun.PRESETS["full"]
-    ppo = replace(full.ppo, net=chosen.net, value_clip=0.2)
+    ppo = replace(full.ppo, net="impala", value_clip=0.2)
     each = ppo.num_envs * ppo.num_steps
     return replace(
         full,
@@ -45,7 +45,6 @@ def main() -> None:
     parser.add_argument("--levels", type=int, default=200, help="to train on")
     parser.add_argument("--members", type=int, default=3, help="agents, each on its own")
     parser.add_argument("--millions", type=float, default=5.0, help="of steps of each agent")
-    parser.add_argument("--net", choices=("impala", "nature"), default="impala", help="network")
     parser.add_argument("--seed", type=int, default=0, help="which agents")
     chosen = parser.parse_args()
     study = study_of(chosen)
