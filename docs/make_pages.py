@@ -25,9 +25,9 @@ from hotoven.envs.coinrun.env import CoinRun
 from hotoven.envs.lavagrid import LavaGrid
 from hotoven.evaluation.findings import (
     PERFECT_SOLVED,
-    Detail,
     Finding,
     number_text,
+    read_findings,
     spread_text,
     summary,
 )
@@ -480,12 +480,7 @@ def _exception(folder: Path) -> str:
 
 
 def _findings(folder: Path) -> list[Finding]:
-    return [_finding(row) for row in json.loads((folder / "findings.json").read_text())]
-
-
-def _finding(row: dict[str, Any]) -> Finding:
-    details = tuple(Detail(**detail) for detail in row["details"])
-    return Finding(**(row | {"details": details}))
+    return read_findings(folder / "findings.json")
 
 
 def _made_on(folder: Path) -> str:

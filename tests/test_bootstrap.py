@@ -1,5 +1,7 @@
 """Intervals, judged by scipy and by samples small enough to count by hand."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import stats
 
-from hotoven.evaluation.bootstrap import two_level, wilson
+from hotoven.evaluation.bootstrap import student, two_level, wilson
 
 finite = st.floats(-100, 100)
 
@@ -41,6 +43,34 @@ def test_wilson_agrees_with_a_number_worked_out_by_hand():
 def test_wilson_refuses_what_is_not_a_proportion(successes, trials, confidence, message):
     with pytest.raises(ValueError, match=message):
         wilson(successes, trials, confidence)
+
+
+@given(
+    hnp.arrays(np.float64, st.integers(2, 12), elements=finite),
+    st.sampled_from((0.01, 0.5, 0.95)),
+)
+def test_an_interval_over_studies_agrees_with_scipy(values, confidence):
+    found = student(values, confidence)
+    half = stats.t.ppf(0.5 + confidence / 2, len(values) - 1) * stats.sem(values)
+    assert found[:3] == pytest.approx((values.mean(), values.mean() - half, values.mean() + half))
+    assert found.num_replications == len(values)
+
+
+def test_an_interval_over_two_studies_agrees_with_a_number_worked_out_by_hand():
+    # mean 1, standard error 1; the quantile of one degree of freedom is tan(0.475 pi)
+    half = math.tan(0.475 * math.pi)
+    assert student([0.0, 2.0]) == pytest.approx((1.0, 1 - half, 1 + half, 2))
+
+
+@pytest.mark.parametrize("values", [[], [1.0], [1.0, math.nan], [1.0, math.inf]])
+def test_one_study_has_no_interval(values):
+    with pytest.raises(ValueError, match="at least 2 finite values are needed"):
+        student(values)
+
+
+def test_an_interval_over_studies_asks_for_a_confidence():
+    with pytest.raises(ValueError, match="confidence"):
+        student([1.0, 2.0], 1.0)
 
 
 @given(

@@ -25,7 +25,7 @@ from hotoven.devices import use_every_core
 from hotoven.envs.coinrun.env import CoinRun
 from hotoven.envs.coinrun.verify import file_names, verify
 from hotoven.envs.lavagrid import LavaGrid
-from hotoven.evaluation import findings
+from hotoven.evaluation import combined, findings
 from hotoven.play import Game
 from hotoven.progress import tell
 from hotoven.report.page import write_report
@@ -94,6 +94,13 @@ class Report:
 
     runs: tyro.conf.Positional[tuple[Path, ...]]  # the runs' folders
     out: Path | None = None  # the file; its folder must exist (default: report.html, in RUN if one)
+
+
+@dataclass(frozen=True)
+class Combine:
+    """Shows what runs of one study found together that differ by their seeds alone."""
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]  # the runs' folders, two or more
 
 
 @dataclass(frozen=True)
@@ -185,6 +192,7 @@ COMMANDS: dict[str, type] = {
     "evaluate": Evaluate,
     "figures": Figures,
     "report": Report,
+    "combine": Combine,
     "levels": LavaGridLevels,
     "play": LavaGridPlay,
     "watch": WatchRun,
@@ -353,6 +361,8 @@ def _run(command: Any) -> int:
         _figures(command)
     elif isinstance(command, Report):
         _report(command)
+    elif isinstance(command, Combine):
+        _combine(command)
     elif isinstance(command, LavaGridLevels | CoinRunLevels):
         _levels(command)
     elif isinstance(command, LavaGridPlay | CoinRunPlay):
@@ -439,6 +449,30 @@ def _report(command: Report) -> None:
     out = command.out or alone / "report.html"
     size = write_report(command.runs, out)
     print(f"report    {out}, {size / 1e6:.1f} MB")
+
+
+def _combine(command: Combine) -> None:
+    for path in command.runs:
+        _check_finished(path)
+    configs = [_config(path) for path in command.runs]
+    for path, config in zip(command.runs, configs, strict=True):
+        first, other = (combined.without_seeds(one) for one in (configs[0], config))
+        others = runs.changes(first, other)
+        if others:
+            raise ValueError(
+                f"{path} and {command.runs[0]} must differ by their seeds alone: {others[0]}"
+            )
+    over = combined.over([config["settings"] for config in configs])
+    found = combined.combine(
+        [findings.read_findings(path / "findings.json") for path in command.runs]
+    )
+    print(combined.to_markdown(found, [str(path) for path in command.runs], over))
+
+
+def _config(path: Path) -> dict[str, Any]:
+    """The study and the settings of the run at `path`, those too that its record lacks."""
+    _, settings, config = _study_of(path)
+    return {"study": config["study"], "settings": parts.settings(settings)}
 
 
 def _evaluate(command: Evaluate) -> None:

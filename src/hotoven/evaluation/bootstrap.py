@@ -1,4 +1,4 @@
-"""Intervals: Wilson's for a proportion, and a two-level bootstrap over replications and levels.
+"""Intervals of a proportion, of a mean over studies, and over replications and levels.
 
 The unit of resampling is the level (and the replication), never the step. Numpy in, plain numbers
 out; knows nothing of episodes or methods. A paired comparison is `two_level` of the differences.
@@ -8,11 +8,13 @@ here adjusts for looking at many.
 """
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
+from scipy.special import stdtrit
 
 NUM_SAMPLES = 2000
 CONFIDENCE = 0.95
@@ -59,6 +61,25 @@ def wilson(successes: int, trials: int, confidence: float = CONFIDENCE) -> tuple
     low = 0.0 if successes == 0 else centre - half
     high = 1.0 if successes == trials else centre + half
     return low, high
+
+
+def student(values: Sequence[float], confidence: float = CONFIDENCE) -> Interval:
+    """Student's interval of the mean of values, each of a study of its own.
+
+    Exact where studies vary normally. It allows for the variance being known from few values only.
+    Source: Student 1908, "The probable error of a mean".
+
+    Raises:
+      ValueError: there are fewer than two values, or they are not finite.
+    """
+    _check_confidence(confidence)
+    numbers = np.asarray(values, np.float64)
+    if numbers.size < 2 or not np.isfinite(numbers).all():
+        raise ValueError(f"at least 2 finite values are needed, got {list(values)}")
+    mean = float(numbers.mean())
+    error = float(numbers.std(ddof=1)) / math.sqrt(numbers.size)
+    half = float(stdtrit(numbers.size - 1, 0.5 + confidence / 2)) * error
+    return Interval(mean, mean - half, mean + half, numbers.size)
 
 
 def two_level(

@@ -8,7 +8,8 @@ percentage points. Intervals are of 95% each and not adjusted for the number of 
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final, Literal, NamedTuple
+from pathlib import Path
+from typing import Any, Final, Literal, NamedTuple, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +22,7 @@ from hotoven.evaluation.outcomes import (
     paired_difference,
     read_cells,
 )
+from hotoven.storage import read_json
 
 Verdict = Literal["supported", "not supported", "undecided"]
 
@@ -152,6 +154,37 @@ def to_json(findings: Sequence[Finding]) -> list[dict[str, Any]]:
         finding._asdict() | {"details": [detail._asdict() for detail in finding.details]}
         for finding in findings
     ]
+
+
+def read_findings(path: Path) -> list[Finding]:
+    """The findings that a JSON file holds, written from `to_json`.
+
+    Raises:
+      ValueError: the file is missing or damaged; the message names it.
+    """
+    rows = read_json(path)
+    try:
+        found = [
+            Finding(**row | {"details": tuple(Detail(**detail) for detail in row["details"])})
+            for row in rows
+        ]
+    except (TypeError, KeyError) as error:
+        raise ValueError(f"{path} holds no list of findings") from error
+    if not all(map(_is_sound, found)):
+        raise ValueError(f"{path} holds no list of findings")
+    return found
+
+
+def _is_sound(finding: Finding) -> bool:
+    """Whether what came from a file has the types that a finding has."""
+    numbers = (finding.estimate, finding.low, finding.high)
+    return (
+        all(isinstance(number, float | int | None) for number in numbers)
+        and isinstance(finding.num_replications, int | None)
+        and all(isinstance(word, str) for word in (*finding[:3], finding.rule, finding.note))
+        and finding.verdict in get_args(Verdict)
+        and all(isinstance(detail.num_train_levels, int) for detail in finding.details)
+    )
 
 
 def to_markdown(findings: Sequence[Finding]) -> str:
@@ -395,10 +428,15 @@ def spread_text(finding: Finding | Detail) -> str:
     """The estimate with its unit and interval, e.g. "12.3% [10.0, 15.0]"; "none" without one."""
     if finding.estimate is None or finding.low is None or finding.high is None:
         return "none"
-    unit = " pp" if finding.measure.endswith("percentage points") else "%"
-    sign = "+" if unit == " pp" else ""
+    unit, sign = unit_and_sign(finding)
     low, high = number_text(finding.low, sign), number_text(finding.high, sign)
     return f"{number_text(finding.estimate, sign)}{unit} [{low}, {high}]"
+
+
+def unit_and_sign(finding: Finding | Detail) -> tuple[str, str]:
+    """What stands behind a number, "%" or " pp", and before it: a difference always has a sign."""
+    is_difference = finding.measure.endswith("percentage points")
+    return (" pp", "+") if is_difference else ("%", "")
 
 
 def number_text(number: float, sign: str = "") -> str:

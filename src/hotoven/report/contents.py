@@ -21,7 +21,7 @@ from hotoven.envs.coinrun.env import CoinRun
 from hotoven.envs.coinrun.planner import NUM_MOVES
 from hotoven.envs.lavagrid import LavaGrid
 from hotoven.evaluation import scores
-from hotoven.evaluation.findings import basis
+from hotoven.evaluation.findings import basis, read_findings, to_json
 from hotoven.evaluation.knowing import STEP_SCORES
 from hotoven.report.animate import method_name
 from hotoven.report.packing import Packed
@@ -45,9 +45,6 @@ EPISODES: Final = (
 STEPS: Final = (
     *("set", "num_train_levels", "replication", "method", "member", "level_index", "level_id"),
     *("step", "action", "outcome"),
-)
-FINDING: Final = (
-    *("claim", "statement", "measure", "estimate", "low", "high", "verdict", "rule", "details"),
 )
 WHO: Final = ("num_train_levels", "replication", "method", "member")  # names a policy
 
@@ -174,27 +171,9 @@ def _findings(path: Path, absent: dict[str, str]) -> list[dict[str, Any]]:
     if not source.exists():
         absent["findings"] = f"the run has no findings.json: hotoven figures {path.name} makes it"
         return []
-    found = read_json(source)
-    if not isinstance(found, list) or not all(map(_is_finding, found)):
-        raise ValueError(f"{source} holds no list of findings")
     with as_written(source):  # it may be nested too deeply
-        plain: list[dict[str, Any]] = finite(found)
+        plain: list[dict[str, Any]] = finite(to_json(read_findings(source)))
     return plain
-
-
-def _is_finding(one: Any) -> bool:
-    return (
-        isinstance(one, dict)
-        and all(name in one for name in FINDING)
-        and isinstance(one.get("num_replications"), int | None)
-        and isinstance(one["details"], list)
-        and all(
-            isinstance(row, dict)
-            and isinstance(row.get("num_train_levels"), int)
-            and all(name in row for name in ("measure", "estimate", "low", "high"))
-            for row in one["details"]
-        )
-    )
 
 
 def _rates(path: Path, absent: dict[str, str]) -> list[dict[str, Any]]:
