@@ -23,6 +23,7 @@ import jax
 from hotoven.adapters.gymnasium import REGISTERED
 from hotoven.envs.coinrun.env import CoinRun
 from hotoven.envs.lavagrid import LavaGrid
+from hotoven.evaluation import combined
 from hotoven.evaluation.findings import (
     PERFECT_SOLVED,
     Finding,
@@ -32,7 +33,7 @@ from hotoven.evaluation.findings import (
     summary,
 )
 from hotoven.levels import split
-from hotoven.runs import counted
+from hotoven.runs import counted, read_about
 from hotoven.storage import read_table
 from hotoven.studies import coinrun as coinrun_study
 from hotoven.studies.lavagrid import PRESETS, LavaGridStudy
@@ -65,6 +66,9 @@ HEADLINES: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
         _OF_COINRUN,
     ),
 }
+
+# Studies that differ by their seeds alone. The README tells them together in place of the first.
+TOGETHER: Final = ("coinrun-quick", *(f"coinrun-quick-seed{seed}" for seed in range(1, 5)))
 
 # The figures of a run, in the order of docs/results.md, with what they show.
 FIGURES: Final = {
@@ -188,6 +192,7 @@ def pages(root: Path = ROOT) -> dict[Path, str]:
     results = root / "docs" / "results.md"
     told = fill(results.read_text(), "findings", findings_block(root))
     told = fill(told, "figures", figures_block(root))
+    told = fill(told, "together", together_block(root))
     return {
         root / "docs" / "lavagrid.md": env_page(LavaGrid),
         coinrun: fill(coinrun.read_text(), "page", env_page(CoinRun)),
@@ -297,6 +302,9 @@ def headlines_block(root: Path) -> str:
         folder = root / "results" / name
         if not (folder / "findings.json").exists():
             continue
+        if name == TOGETHER[0] and len(_together(root)) > 1:
+            parts.append(_told_together(root, claims))
+            continue
         found = {finding.claim: finding for finding in _findings(folder)}
         table = summary([found[claim] for claim in claims])
         parts.append(
@@ -304,6 +312,43 @@ def headlines_block(root: Path) -> str:
             f"{_made_on(folder)}:\n\n{table}"
         )
     return "\n\n".join(parts) or "No findings are stored yet. `make reproduce` computes them."
+
+
+def together_block(root: Path) -> str:
+    """What the stored studies of `TOGETHER` found, together and each."""
+    there = _together(root)
+    if len(there) < 2:
+        return "Fewer than two such studies are stored."
+    found, told = _combined(there)
+    names = [f"[results/{path.name}](../results/{path.name})" for path in there]
+    return f"`{_combining(there)}` prints:\n\n{combined.to_markdown(found, names, told)}"
+
+
+def _told_together(root: Path, claims: Sequence[str]) -> str:
+    """Some claims of the README, from the stored studies of `TOGETHER`."""
+    there = _together(root)
+    found, told = _combined(there)
+    some = [one for one in found if one.claim in claims]
+    links = ", ".join(f"[{path.name}](results/{path.name})" for path in there)
+    return (
+        f"{links}: one study made {len(there)} times, from `hotoven reproduce "
+        f"{HEADLINES[TOGETHER[0]][0]}` with `--seed` and `--level-seed` 0 to {len(there) - 1}; "
+        f"together, from `{_combining(there)}`:\n\n{combined.summary(some, told)}"
+    )
+
+
+def _together(root: Path) -> list[Path]:
+    folders = [root / "results" / name for name in TOGETHER]
+    return [folder for folder in folders if (folder / "findings.json").exists()]
+
+
+def _combined(folders: Sequence[Path]) -> tuple[list[combined.Combined], str]:
+    settings = [read_about(folder)["config"]["settings"] for folder in folders]
+    return combined.combine([_findings(folder) for folder in folders]), combined.over(settings)
+
+
+def _combining(folders: Sequence[Path]) -> str:
+    return "hotoven combine " + " ".join(f"results/{folder.name}" for folder in folders)
 
 
 def figures_block(root: Path) -> str:

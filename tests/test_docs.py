@@ -185,6 +185,37 @@ def test_the_readme_tells_the_headlines_with_the_command_that_made_them(tmp_path
     assert "It is another." not in block
 
 
+def test_studies_that_differ_by_their_seeds_are_told_together(tmp_path: Path):
+    first, second = make_pages.TOGETHER[:2]
+    claims = make_pages.HEADLINES[first][1]
+    for seed, name in enumerate((first, second)):
+        folder = tmp_path / "results" / name
+        folder.mkdir(parents=True)
+        found = [
+            {"claim": claim, "statement": f"It is {claim}.", "measure": "lava, %"}
+            | {"estimate": 10.0 + seed, "low": 9.0, "high": 15.0, "verdict": "supported"}
+            | {"rule": "r", "details": []}
+            for claim in [*claims, "another"]
+        ]
+        (folder / "findings.json").write_text(json.dumps(found))
+        settings = {"seed": seed, "level_seed": seed}
+        hardware = {"processor": "EPYC", "cores": 2, "devices": ["cpu"]}
+        record = {"status": "finished", "config": {"settings": settings}, "hardware": hardware}
+        if seed == 0:  # one alone is told as any other
+            (folder / "run.json").write_text(json.dumps(record))
+            assert "Fewer than two" in make_pages.together_block(tmp_path)
+            assert "10.0% [9.0, 15.0] | supported |" in make_pages.headlines_block(tmp_path)
+        (folder / "run.json").write_text(json.dumps(record))
+    told, readme = make_pages.together_block(tmp_path), make_pages.headlines_block(tmp_path)
+    row = "| It is sigma helps. | 10.5% [4.1, 16.9] | 10.0, 11.0 | 2 supported |"
+    for block in (told, readme):
+        assert f"`hotoven combine results/{first} results/{second}`" in block
+        assert row in block
+    assert "| another | 10.0% [9.0, 15.0], supported | 11.0% [9.0, 15.0], supported |" in told
+    assert "It is another." not in readme
+    assert "with `--seed` and `--level-seed` 0 to 1;" in readme
+
+
 def test_the_readme_says_what_an_agent_solves_of_its_own_training_levels_and_of_time_outs():
     def row(set: str, size: int, method: str, solved: float, died: float) -> dict[str, Any]:
         timed_out = 1 - solved - died
