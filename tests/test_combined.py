@@ -31,7 +31,7 @@ def test_the_mean_is_over_studies_whatever_each_says_of_itself():
 def test_a_study_without_a_number_is_left_out_and_the_mean_says_so():
     some, none, alone = (
         combine([[finding(number, "undecided")] for number in numbers])
-        for numbers in ((1.0, None, 3.0), (None, None), (None, 2.0))
+        for numbers in ((3.0, None, 1.0), (None, None), (None, 2.0))
     )
     assert "| +2.0 pp [-10.7, +14.7], of 2 studies | +1.0, +3.0 | 3 undecided |" in summary(
         some, ""
@@ -161,6 +161,8 @@ def forget(path):
         ({}, spoil(lambda row: row.update(estimate="1")), "holds no list of findings"),
         ({}, spoil(lambda row: row.update(verdict="true")), "holds no list of findings"),
         ({}, spoil(lambda row: row.update(details=[1])), "holds no list of findings"),
+        ({}, spoil(lambda row: row["details"][0].update(num_train_levels="ten")), "holds no list"),
+        ({}, spoil(lambda row: row.update(num_replications=1.5)), "holds no list of findings"),
         ({}, spoil(lambda row: row.update(statement=5)), "holds no list of findings"),
         ({}, spoil(lambda row: row.update(claim="x")), "same claims by the same measures"),
     ],
