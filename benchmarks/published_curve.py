@@ -31,14 +31,14 @@ NUM_UNSEEN = 1000
 
 
 def study_of(chosen: argparse.Namespace) -> coinrun.CoinRunStudy:
-    """The settings: those of the full preset but for what is asked for, and a clip of values."""
+    """Published settings: the full preset's, a clip of values, and no velocity in the pixels."""
     full = coinrun.PRESETS["full"]
     on_gpu = jax.default_backend() == "gpu"  # products of bfloat16 numbers are slow elsewhere
     ppo = replace(full.ppo, net=chosen.net, value_clip=0.2, bfloat16=on_gpu)
     each = ppo.num_envs * ppo.num_steps
     return replace(
         full,
-        env=replace(full.env, mode=chosen.mode),
+        env=replace(full.env, mode=chosen.mode, paint_velocity=False),
         ppo=replace(ppo, num_iterations=round(chosen.millions * 1e6 / each)),
         num_members=chosen.members,
         seed=chosen.seed,
