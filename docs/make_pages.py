@@ -67,7 +67,8 @@ HEADLINES: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     ),
 }
 
-# Studies that differ by their seeds alone. The README tells them together in place of the first.
+# Studies whose settings differ by their seeds alone, as many as were planned. Once all are stored
+# the README tells them together in place of the first.
 TOGETHER: Final = ("coinrun-quick", *(f"coinrun-quick-seed{seed}" for seed in range(1, 5)))
 
 # The figures of a run, in the order of docs/results.md, with what they show.
@@ -84,6 +85,19 @@ FIGURES: Final = {
 COINRUN_FIGURES: Final = {
     "timeline": "An unseen level that ended in a catastrophe: the members' values, U and alarms",
     "roc": "ROC curves of a catastrophe within 1 and within 10 steps, 10 and 200 training levels",
+    "outcomes": "Levels that ended in catastrophe, and levels solved, against the number of "
+    "training levels, by way of acting",
+    "auc": "AUC against the window, and against the number of training levels",
+}
+
+# The stored CoinRun runs that docs/results.md tells one by one: what each is, and its figures.
+COINRUN_RUNS: Final = {
+    "coinrun-quick": ("Preset `quick`", ("timeline", "roc")),
+    "coinrun-sizes": (
+        "Preset `quick` with four numbers of training levels, `--sizes 10 50 200 1000`",
+        ("outcomes", "auc"),
+    ),
+    "coinrun-full": ("Preset `full`", ("timeline", "roc")),
 }
 
 # An example setting of each environment, and what the marks of its drawn level mean.
@@ -302,7 +316,7 @@ def headlines_block(root: Path) -> str:
         folder = root / "results" / name
         if not (folder / "findings.json").exists():
             continue
-        if name == TOGETHER[0] and len(_together(root)) > 1:
+        if name == TOGETHER[0] and len(_together(root)) == len(TOGETHER):
             parts.append(_told_together(root, claims))
             continue
         found = {finding.claim: finding for finding in _findings(folder)}
@@ -321,7 +335,10 @@ def together_block(root: Path) -> str:
         return "Fewer than two such studies are stored."
     found, told = _combined(there)
     names = [f"[results/{path.name}](../results/{path.name})" for path in there]
-    return f"`{_combining(there)}` prints:\n\n{combined.to_markdown(found, names, told)}"
+    return (
+        f"{len(TOGETHER)} are planned, {len(there)} are stored. `{_combining(there)}` prints:\n\n"
+        f"{combined.to_markdown(found, names, told)}"
+    )
 
 
 def _told_together(root: Path, claims: Sequence[str]) -> str:
@@ -332,8 +349,9 @@ def _told_together(root: Path, claims: Sequence[str]) -> str:
     links = ", ".join(f"[{path.name}](results/{path.name})" for path in there)
     return (
         f"{links}: one study made {len(there)} times, from `hotoven reproduce "
-        f"{HEADLINES[TOGETHER[0]][0]}` with `--seed` and `--level-seed` 0 to {len(there) - 1}; "
-        f"together, from `{_combining(there)}`:\n\n{combined.summary(some, told)}"
+        f"{HEADLINES[TOGETHER[0]][0]}` with `--seed` and `--level-seed` 0 to {len(there) - 1}"
+        f"{_made_on(there[0])}; together, from `{_combining(there)}`:\n\n"
+        f"{combined.summary(some, told)}"
     )
 
 
@@ -388,21 +406,21 @@ def findings_block(root: Path) -> str:
 def coinrun_block(root: Path) -> str:
     """The findings of the stored CoinRun runs, with what their agents reached in training."""
     parts = []
-    for preset in coinrun_study.PRESETS:
-        folder = root / "results" / f"coinrun-{preset}"
+    for name, (words, figures) in COINRUN_RUNS.items():
+        folder = root / "results" / name
         if not (folder / "findings.json").exists():
             continue
         table = summary(_findings(folder))
         link = f"[results/{folder.name}](../results/{folder.name})"
-        parts.append(f"Preset `{preset}`, stored in {link}{_made_on(folder)}.\n\n{table}")
+        parts.append(f"{words}, stored in {link}{_made_on(folder)}.\n\n{table}")
         rates = read_table(folder / "rates.parquet").to_pylist()
         ppo = json.loads((folder / "run.json").read_text())["config"]["settings"]["ppo"]
         num_steps = ppo["num_iterations"] * ppo["num_envs"] * ppo["num_steps"]
         parts.append(beside_coinrun(rates, num_steps))
         parts += [
-            f"![{words}](../{path.relative_to(root).as_posix()})"
-            for name, words in COINRUN_FIGURES.items()
-            if (path := folder / "figures" / f"{name}.png").exists()
+            f"![{COINRUN_FIGURES[figure]}](../{path.relative_to(root).as_posix()})"
+            for figure in figures
+            if (path := folder / "figures" / f"{figure}.png").exists()
         ]
     return "\n\n".join(parts) or "No findings are stored yet: `hotoven reproduce coinrun`."
 

@@ -1,5 +1,6 @@
 """What several studies found together: small enough to work out by hand."""
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -52,18 +53,35 @@ def test_verdicts_are_counted_and_every_study_is_shown():
     ]
     assert lines[5] == "Over two."
     assert lines[7:] == [
-        "| claim | a | b |",
-        "|---|---|---|",
-        "| lava is hot | +10.0 pp [+9.0, +11.0], supported "
+        "| claim | measure | a | b |",
+        "|---|---|---|---|",
+        "| lava is hot | lava, percentage points | +10.0 pp [+9.0, +11.0], supported "
         "| +12.0 pp [+11.0, +13.0], not supported |",
-        "| saws are sharp | 30.0% [29.0, 31.0], undecided | 34.0% [33.0, 35.0], undecided |",
+        "| saws are sharp | deaths, % | 30.0% [29.0, 31.0], undecided "
+        "| 34.0% [33.0, 35.0], undecided |",
     ]
+
+
+def test_an_estimate_of_0_is_a_number():
+    (one,) = combine([[finding(number)] for number in (0.0, 2.0)])
+    assert one.mean is not None
+    assert (one.mean.estimate, one.mean.num_replications) == (1.0, 2)
+
+
+def test_an_interval_ends_where_nothing_is_possible():
+    difference, share = (
+        combine([[finding(number, measure=measure)] for number in (10.0, 90.0)])[0].mean
+        for measure in ("lava, percentage points", "lava, %")
+    )
+    assert (difference.low, difference.high) == (-100, 100)
+    assert (share.low, share.high) == (0, 100)
 
 
 @pytest.mark.parametrize(
     "studies",
     [
         [[finding(1.0)], []],
+        [[finding(1.0)], [finding(2.0)], [finding(1.0, claim="another")]],
         [[finding(1.0)], [finding(1.0, claim="another")]],
         [[finding(1.0)], [finding(1.0, measure="lava, %")]],
     ],
@@ -71,6 +89,11 @@ def test_verdicts_are_counted_and_every_study_is_shown():
 def test_studies_that_judge_something_else_are_refused(studies):
     with pytest.raises(ValueError, match="same claims by the same measures"):
         combine(studies)
+
+
+def test_studies_that_judge_nothing_are_refused():
+    with pytest.raises(ValueError, match="at least one claim"):
+        combine([[], []])
 
 
 def test_one_study_is_refused():
@@ -96,8 +119,7 @@ def test_what_intervals_are_over_hangs_on_the_seeds():
 
 
 def test_nothing_but_the_seeds_is_left_out_of_a_comparison():
-    config = {"study": "lavagrid", "settings": {"seed": 1, "level_seed": 2, "hold": 3}}
-    assert without_seeds(config) == {"study": "lavagrid", "settings": {"hold": 3}}
+    assert without_seeds({"seed": 1, "level_seed": 2, "hold": 3}) == {"hold": 3}
 
 
 # The command
@@ -122,7 +144,7 @@ def test_runs_are_combined_on_the_command_line(tmp_path, capsys):
     assert "| Agents perfect on few training levels are dangerous on unseen ones. | +" in told
     assert "| 3 supported |" in told
     assert "Intervals are over 3 studies, each with agents and levels of its own." in told
-    assert f"| claim | {' | '.join(map(str, paths))} |" in told
+    assert f"| claim | measure | {' | '.join(map(str, paths))} |" in told
 
 
 def unfinish(path):
@@ -133,9 +155,50 @@ def spoil(change):
     def spoiled(path):
         rows = read_json(path / "findings.json")
         change(rows[0])
-        write_json(path / "findings.json", rows)
+        (path / "findings.json").write_text(json.dumps(rows))
 
     return spoiled
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ([{}, {}, {"hold": 3}], "run2 and .*run0 must differ by their seeds alone"),
+        ([{"level_seed": 1}, {}, {}], "level seeds must all be different or all be the same"),
+    ],
+)
+def test_every_run_is_held_against_the_first(tmp_path, capsys, settings, said):
+    paths = [
+        run(tmp_path, f"run{seed}", **({"seed": seed, "level_seed": seed} | own))
+        for seed, own in enumerate(settings)
+    ]
+    assert cli.main(["combine", *map(str, paths)]) == 2
+    assert re.search(said, capsys.readouterr().err)
+
+
+def test_the_first_run_too_must_be_finished(tmp_path, capsys):
+    paths = [run(tmp_path, f"run{seed}", seed=seed, level_seed=seed) for seed in range(2)]
+    unfinish(paths[0])
+    assert cli.main(["combine", *map(str, paths)]) == 2
+    assert re.search("run0 is being evaluated", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    ("study", "said"),
+    [
+        ("lavagrid", "unknown settings"),
+        (["lavagrid"], r"study must be one of lavagrid, coinrun, got \['lavagrid'\]"),
+    ],
+)
+def test_another_study_is_refused(tmp_path, capsys, study, said):
+    paths = [run(tmp_path, f"run{seed}", seed=seed, level_seed=seed) for seed in range(2)]
+    about = read_json(paths[1] / "run.json")
+    about["config"]["study"] = study
+    write_json(paths[1] / "run.json", about)
+    assert cli.main(["combine", *map(str, paths)]) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert re.search(said, told)
 
 
 def forget(path):
@@ -148,7 +211,7 @@ def forget(path):
 @pytest.mark.parametrize(
     ("settings", "harm", "said"),
     [
-        ({"hold": 3}, None, "differ by their seeds alone: settings.hold was 10, is 3"),
+        ({"hold": 3}, None, "differ by their seeds alone: hold was 10, is 3"),
         ({"seed": 0}, None, r"seeds of studies must all be different, got \[0, 0\]"),
         ({}, unfinish, "is being evaluated or was stopped"),
         (
@@ -159,6 +222,12 @@ def forget(path):
         ({}, lambda path: write_json(path / "findings.json", 5), "holds no list of findings"),
         ({}, spoil(lambda row: row.pop("claim")), "holds no list of findings"),
         ({}, spoil(lambda row: row.update(estimate="1")), "holds no list of findings"),
+        ({}, spoil(lambda row: row.update(estimate=float("nan"))), "holds no list of findings"),
+        ({}, spoil(lambda row: row.update(estimate=10**400)), "holds no list of findings"),
+        ({}, spoil(lambda row: row.update(low=None)), "holds no list of findings"),
+        ({}, spoil(lambda row: row.update(high=float("inf"))), "holds no list of findings"),
+        ({}, spoil(lambda row: row.update(rule=None)), "holds no list of findings"),
+        ({}, spoil(lambda row: row.update(note=None)), "holds no list of findings"),
         ({}, spoil(lambda row: row.update(verdict="true")), "holds no list of findings"),
         ({}, spoil(lambda row: row.update(details=[1])), "holds no list of findings"),
         ({}, spoil(lambda row: row["details"][0].update(num_train_levels="ten")), "holds no list"),

@@ -454,25 +454,18 @@ def _report(command: Report) -> None:
 def _combine(command: Combine) -> None:
     for path in command.runs:
         _check_finished(path)
-    configs = [_config(path) for path in command.runs]
-    for path, config in zip(command.runs, configs, strict=True):
-        first, other = (combined.without_seeds(one) for one in (configs[0], config))
-        others = runs.changes(first, other)
+    settings = [parts.settings(_study_of(path)[1]) for path in command.runs]
+    for path, own in zip(command.runs, settings, strict=True):
+        others = runs.changes(combined.without_seeds(settings[0]), combined.without_seeds(own))
         if others:
             raise ValueError(
                 f"{path} and {command.runs[0]} must differ by their seeds alone: {others[0]}"
             )
-    over = combined.over([config["settings"] for config in configs])
+    over = combined.over(settings)
     found = combined.combine(
         [findings.read_findings(path / "findings.json") for path in command.runs]
     )
     print(combined.to_markdown(found, [str(path) for path in command.runs], over))
-
-
-def _config(path: Path) -> dict[str, Any]:
-    """The study and the settings of the run at `path`, those too that its record lacks."""
-    _, settings, config = _study_of(path)
-    return {"study": config["study"], "settings": parts.settings(settings)}
 
 
 def _evaluate(command: Evaluate) -> None:
@@ -508,7 +501,7 @@ def _study_of(path: Path) -> tuple[Any, Any, dict[str, Any]]:
     """
     config = runs.read_about(path)["config"]
     name = config.get("study")
-    if name not in STUDIES:
+    if not isinstance(name, str) or name not in STUDIES:
         raise ValueError(
             f"{path / 'run.json'}: study must be one of {', '.join(STUDIES)}, got {name!r}"
         )

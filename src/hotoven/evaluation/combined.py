@@ -33,31 +33,33 @@ class Combined(NamedTuple):
 def combine(studies: Sequence[Sequence[Finding]]) -> list[Combined]:
     """Each claim with the mean of its estimates, every study weighing the same.
 
-    The interval is Student's, of 95%: it allows for what so few studies do not show, and is very
-    wide for two.
+    The interval is Student's, of 95%, cut to what is possible: it allows for what so few studies do
+    not show, and is very wide for two.
 
     Raises:
-      ValueError: there are fewer than two studies, or they judge other claims or measures.
+      ValueError: there are fewer than two studies, or they judge no claims, or other claims or
+        measures.
     """
     if len(studies) < 2:
         raise ValueError(f"at least 2 studies are needed, got {len(studies)}")
+    if not studies[0]:
+        raise ValueError("studies must judge at least one claim")
     if any(_judged(found) != _judged(studies[0]) for found in studies):
         raise ValueError("studies must judge the same claims by the same measures")
     return [_combined(found) for found in zip(*studies, strict=True)]
 
 
-def without_seeds(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration of a run but for the seeds of its agents and its levels."""
-    settings = config["settings"]
-    kept = settings.keys() - {"seed", "level_seed"}
-    return {**config, "settings": {name: settings[name] for name in kept}}
+def without_seeds(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """A study's settings but for the seeds of its agents and its levels."""
+    return {name: settings[name] for name in settings.keys() - {"seed", "level_seed"}}
 
 
 def over(settings: Sequence[Mapping[str, Any]]) -> str:
     """What intervals tell that are over studies with these settings, in a sentence.
 
     Raises:
-      ValueError: two studies have the same agents, or some have the same levels and some others.
+      ValueError: two studies have the same seed of agents, or some have the same levels and some
+        others.
     """
     agents, levels = ([one[name] for one in settings] for name in ("seed", "level_seed"))
     if len(set(agents)) < len(agents):
@@ -78,10 +80,10 @@ def to_markdown(combined: Sequence[Combined], names: Sequence[str], told: str) -
       names: of the studies, in their order.
       told: what the intervals are over, from `over`.
     """
-    lines = [f"| claim | {' | '.join(names)} |", "|---" * (1 + len(names)) + "|"]
+    lines = [f"| claim | measure | {' | '.join(names)} |", "|---" * (2 + len(names)) + "|"]
     for one in combined:
         each = " | ".join(f"{spread_text(found)}, {found.verdict}" for found in one.found)
-        lines.append(f"| {one.claim} | {each} |")
+        lines.append(f"| {one.claim} | {one.found[0].measure} | {each} |")
     return "\n".join([summary(combined, told), "", *lines])
 
 
@@ -100,7 +102,12 @@ def _judged(found: Sequence[Finding]) -> list[tuple[str, str]]:
 
 def _combined(found: tuple[Finding, ...]) -> Combined:
     numbers = Combined(found, None).numbers
-    return Combined(found, student(numbers) if len(numbers) > 1 else None)
+    if len(numbers) < 2:
+        return Combined(found, None)
+    mean = student(numbers)
+    _, sign = unit_and_sign(found[0])
+    low = max(mean.low, -100.0 if sign else 0.0)
+    return Combined(found, mean._replace(low=low, high=min(mean.high, 100.0)))
 
 
 def _mean_text(one: Combined) -> str:

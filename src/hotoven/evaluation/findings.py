@@ -177,14 +177,19 @@ def read_findings(path: Path) -> list[Finding]:
 
 def _is_sound(finding: Finding) -> bool:
     """Whether what came from a file has the types that a finding has."""
-    numbers = (finding.estimate, finding.low, finding.high)
+    numbers = [finding.estimate, finding.low, finding.high]
     return (
-        all(isinstance(number, float | int | None) for number in numbers)
+        (all(map(_is_number, numbers)) or numbers == [None] * 3)
         and isinstance(finding.num_replications, int | None)
         and all(isinstance(word, str) for word in (*finding[:3], finding.rule, finding.note))
         and finding.verdict in get_args(Verdict)
         and all(isinstance(detail.num_train_levels, int) for detail in finding.details)
     )
+
+
+def _is_number(value: Any) -> bool:
+    """Whether it is a finite number, of a size that anything in % can have."""
+    return isinstance(value, float | int) and abs(value) < 1e6
 
 
 def to_markdown(findings: Sequence[Finding]) -> str:
