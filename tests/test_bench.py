@@ -275,6 +275,24 @@ def test_coinrun_is_measured_alone_where_no_peer_is_installed(
     assert "make bench-peers makes it" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("backend", "batch"), [("cpu", 1024), ("gpu", 16_384)])
+def test_a_gpu_plays_more_coinrun_side_by_side(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: str, batch: int
+):
+    monkeypatch.chdir(tmp_path)
+    batches: list[int] = []
+
+    def still(step: Any, batch: int, num_steps: int) -> bench.Contestant:
+        batches.append(batch)
+        return bench.Contestant("steps", lambda: 1.0)
+
+    monkeypatch.setattr(bench, "_on_every_device", still)
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    result = bench.coinrun_speed(repeats=1, num_steps=2)
+    assert batches == [batch, batch]
+    assert f"batch {batch}," in result.title
+
+
 def test_a_batch_is_spread_over_every_device():
     shares: list[int] = []
 
