@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hotoven.evaluation.bootstrap import Interval, wilson
+from hotoven.evaluation.bootstrap import Interval, two_level, wilson
 from hotoven.evaluation.coinrun_findings import coinrun_findings
 from hotoven.evaluation.coinrun_knowing_claims import promise_excess
 from hotoven.evaluation.coinrun_rows import compared_sizes
@@ -44,11 +44,13 @@ def difference(low, high, method="mean", size=SMALL):
     return row
 
 
-def episodes_of(method, ends):
+def episodes_of(method, ends, causes=None, member=-1):
     fixed = {"set": "test", "num_train_levels": SMALL, "replication": 0, "method": method}
-    fixed |= {"member": -1, **dict.fromkeys(COUNTS, 0)}
+    fixed |= {"member": member, **dict.fromkeys(COUNTS, 0)}
     return [
-        fixed | {"level_index": index, "level_id": 100 + index, "outcome": LETTERS[end]}
+        fixed
+        | {"level_index": index, "level_id": 100 + index, "outcome": LETTERS[end]}
+        | {"cause": causes[index] if causes else "lava"}
         for index, end in enumerate(ends)
     ]
 
@@ -276,6 +278,29 @@ def test_danger_is_what_unseen_levels_add(solved, died, danger, verdict):
         [100 * solved, 100 * died, 100 * danger]
     )
     assert finding.note == "Each agent tried each of its training levels 20 times."
+
+
+def test_each_danger_says_how_many_unseen_levels_it_ended():
+    rows = study()
+    # 4 levels, two members: lava killed in 3 of 8 episodes, the saw in 2
+    first, second = ["lava", "lava", "saw", "clock"], ["lava", "coin", "saw", "lava"]
+    alone = [
+        *episodes_of("single", "ccct", first, member=0),
+        *episodes_of("single", "cscs", second, member=1),
+    ]
+    elsewhere = [row | {"set": "train", "outcome": "solved"} for row in alone]
+    larger = [row | {"num_train_levels": LARGE, "outcome": "solved"} for row in alone]
+    rows["episodes"] += alone + elsewhere + larger
+    details = found(rows)["perfect yet dangerous"].details
+    told = {one.measure: one for one in details[3:]}
+    assert list(told) == [
+        "unseen levels that ended by lava, single, %",
+        "unseen levels that ended by saw, single, %",
+    ]
+    assert [one.estimate for one in told.values()] == pytest.approx([37.5, 25])
+    for one, shares in zip(told.values(), ([1, 0.5, 0, 0], [0, 0, 1, 0]), strict=True):
+        over_levels = two_level(np.array([shares]), bounds=(0, 1))
+        assert (one.low, one.high) == pytest.approx((100 * over_levels.low, 100 * over_levels.high))
 
 
 def test_other_ways_of_acting_are_details_of_averaging():

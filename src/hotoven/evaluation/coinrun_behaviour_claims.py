@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
+import numpy as np
 import pyarrow.compute as pc
 
 from hotoven.evaluation import outcomes
-from hotoven.evaluation.bootstrap import Interval
+from hotoven.evaluation.bootstrap import Interval, two_level
 from hotoven.evaluation.coherence import MEASURES
 from hotoven.evaluation.coinrun_rows import (
     Missing,
@@ -68,9 +69,30 @@ def judge_dangerous(tables: Tables) -> Judged:
         detail(size, "solved training levels, single, %", solved),
         detail(size, "training levels that ended in catastrophe, single, %", died),
         detail(size, "unseen levels that ended in catastrophe, single, %", danger),
+        *_by_cause(tables, size),
     )
     verdict = above(more, DANGEROUS) if perfect else "undecided"
     return Judged(more, verdict, rule, details, _tries(trained))
+
+
+def _by_cause(tables: Tables, size: int) -> list[Detail]:
+    """How often each danger was what ended an unseen level: the post's was lava."""
+    if "episodes" not in tables:
+        return []
+    episodes = tables["episodes"].filter(
+        (pc.field("set") == "test")
+        & (pc.field("num_train_levels") == size)
+        & (pc.field("method") == "single")
+    )
+    where = episodes["level_index"].to_numpy()
+    died = pc.equal(episodes["outcome"], "catastrophe")
+    details = []
+    for cause in sorted(pc.unique(episodes["cause"].filter(died)).to_pylist()):
+        killed = pc.and_(died, pc.equal(episodes["cause"], cause)).to_numpy()
+        shares = np.bincount(where, killed) / np.bincount(where)  # of a level's episodes, by member
+        share = two_level(shares[None], bounds=(0, 1))
+        details.append(detail(size, f"unseen levels that ended by {cause}, single, %", share))
+    return details
 
 
 def _tries(trained: Mapping[str, Any]) -> str:
