@@ -362,7 +362,7 @@ def _together(root: Path) -> list[Path]:
 
 def _combined(folders: Sequence[Path]) -> tuple[list[combined.Combined], str]:
     settings = [read_about(folder)["config"]["settings"] for folder in folders]
-    return combined.combine([_findings(folder) for folder in folders]), combined.over(settings)
+    return combined.combine([_findings(folder) for folder in folders]), combined.basis(settings)
 
 
 def _combining(folders: Sequence[Path]) -> str:

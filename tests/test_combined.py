@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hotoven import cli
-from hotoven.evaluation.combined import combine, over, summary, to_markdown, without_seeds
+from hotoven.evaluation.combined import basis, combine, summary, to_markdown, without_seeds
 from hotoven.evaluation.findings import Finding
 from hotoven.storage import read_json, write_json
 
@@ -103,7 +103,7 @@ def test_one_study_is_refused():
 
 def test_what_intervals_are_over_hangs_on_the_seeds():
     def said(*seeds):
-        return over([{"seed": seed, "level_seed": level_seed} for seed, level_seed in seeds])
+        return basis([{"seed": seed, "level_seed": level_seed} for seed, level_seed in seeds])
 
     assert said((0, 0), (1, 1)) == (
         "Intervals are over 2 studies, each with agents and levels of its own."

@@ -461,11 +461,11 @@ def _combine(command: Combine) -> None:
             raise ValueError(
                 f"{path} and {command.runs[0]} must differ by their seeds alone: {others[0]}"
             )
-    over = combined.over(settings)
+    basis = combined.basis(settings)
     found = combined.combine(
         [findings.read_findings(path / "findings.json") for path in command.runs]
     )
-    print(combined.to_markdown(found, [str(path) for path in command.runs], over))
+    print(combined.to_markdown(found, [str(path) for path in command.runs], basis))
 
 
 def _evaluate(command: Evaluate) -> None:

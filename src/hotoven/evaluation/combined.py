@@ -7,10 +7,12 @@ assumed of what happens inside one.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, get_args
+from typing import Any, Final, NamedTuple, get_args
 
 from hotoven.evaluation.bootstrap import Interval, student
 from hotoven.evaluation.findings import Finding, Verdict, number_text, spread_text, unit_and_sign
+
+SEEDS: Final = ("seed", "level_seed")  # settings of a study: its agents' and its levels'
 
 
 class Combined(NamedTuple):
@@ -51,17 +53,17 @@ def combine(studies: Sequence[Sequence[Finding]]) -> list[Combined]:
 
 def without_seeds(settings: Mapping[str, Any]) -> dict[str, Any]:
     """A study's settings but for the seeds of its agents and its levels."""
-    return {name: settings[name] for name in settings.keys() - {"seed", "level_seed"}}
+    return {name: settings[name] for name in settings.keys() - set(SEEDS)}
 
 
-def over(settings: Sequence[Mapping[str, Any]]) -> str:
+def basis(settings: Sequence[Mapping[str, Any]]) -> str:
     """What intervals tell that are over studies with these settings, in a sentence.
 
     Raises:
       ValueError: two studies have the same seed of agents, or some have the same levels and some
         others.
     """
-    agents, levels = ([one[name] for one in settings] for name in ("seed", "level_seed"))
+    agents, levels = ([one[name] for one in settings] for name in SEEDS)
     if len(set(agents)) < len(agents):
         raise ValueError(f"seeds of studies must all be different, got {agents}")
     if len(set(levels)) not in (1, len(levels)):
@@ -78,7 +80,7 @@ def to_markdown(combined: Sequence[Combined], names: Sequence[str], told: str) -
     Args:
       combined: from `combine`.
       names: of the studies, in their order.
-      told: what the intervals are over, from `over`.
+      told: what the intervals are over, from `basis`.
     """
     lines = [f"| claim | measure | {' | '.join(names)} |", "|---" * (2 + len(names)) + "|"]
     for one in combined:
