@@ -4,7 +4,7 @@ Agents learn CoinRun in pixels as in Cobbe et al. 2020, on the levels that their
 seeds. After every million steps each plays the 1000 seeds that follow and its training levels once,
 actions drawn. Levels are taken by seed, as there, and not by layout, as in our studies: of seeds
 more share a layout, and fewer can kill. Their network, IMPALA's, is for a GPU; with `--net nature`
-two cores take a quarter of an hour for a million steps of two agents. See docs/coinrun-study.md,
+two cores take twenty minutes for a million steps of two agents. See docs/coinrun-study.md,
 "Against published curves".
 """
 

@@ -216,6 +216,17 @@ def test_studies_that_differ_by_their_seeds_are_told_together(tmp_path: Path):
     assert "with `--seed` and `--level-seed` 0 to 4, made on 2 cores of EPYC; together" in readme
 
 
+def test_the_page_shows_what_the_command_prints(capsys: pytest.CaptureFixture):
+    there = [ROOT / "results" / name for name in make_pages.TOGETHER]
+    paths = [str(path) for path in there if path.exists()]
+    assert cli.main(["combine", *paths]) == 0  # it refuses what differs by more than seeds
+    told = capsys.readouterr().out.splitlines()
+    shown = (ROOT / "docs" / "results.md").read_text().splitlines()
+    named = [line for line in told if line.startswith("| claim | measure")]
+    assert len(named) == 1  # the runs' names, which are links on the page
+    assert [line for line in told if line not in shown] == named
+
+
 def test_the_readme_says_what_an_agent_solves_of_its_own_training_levels_and_of_time_outs():
     def row(set: str, size: int, method: str, solved: float, died: float) -> dict[str, Any]:
         timed_out = 1 - solved - died
