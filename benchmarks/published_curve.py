@@ -79,6 +79,7 @@ def main() -> None:
     known = {digest.tobytes() for digest in trained.digests}
     is_new = np.array([digest.tobytes() not in known for digest in unseen.digests])
     can_kill = unseen.facts["can_kill"]
+    slots = 32 if jax.default_backend() == "cpu" else 1024  # more do not fit a core's cache
     for name, share in (("have a layout not trained on", is_new), ("can kill", can_kill)):
         print(f"{share.mean():.1%} of the unseen levels {name}")
 
@@ -86,7 +87,7 @@ def main() -> None:
     def outcomes(members: PyTree, levels: PyTree, key: jax.Array) -> jax.Array:
         """int8[M, L]: how each member alone ends each level."""
         alone = policies(members, players.apply, study.hold, study.margin)["single"]
-        playing = lambda policy: play(study.env, policy, levels, key, num_slots=1024)  # noqa: E731
+        playing = lambda policy: play(study.env, policy, levels, key, num_slots=slots)  # noqa: E731
         return jax.vmap(playing)(alone).outcome
 
     def show(params: PyTree, done: int) -> None:

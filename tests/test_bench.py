@@ -94,7 +94,7 @@ def test_flops_of_a_step_of_ppo_with_nature_cnn_are_those_counted_by_hand():
     # 1382400. Three epochs: 2 * (3684352 + 3 * (2 * 3684352 + 2301952)).
     env = CoinRun(obs="pixels")
     assert bench.step_flops(PPOConfig(net="nature"), env) == 65_392_640
-    assert bench.step_flops(PPOConfig(net="nature", rows_at_once=16), env) == 65_392_640
+    assert bench.PIXELS.config.rows_at_once is None  # what a user gets who asks for no parts
 
 
 @pytest.mark.long

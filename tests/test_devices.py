@@ -43,6 +43,17 @@ def test_an_error_on_one_device_is_raised():
         devices.at_once(work, [0, 1, 2])
 
 
+@pytest.mark.parametrize(
+    ("text", "mib"), [("2048K\n", 2.0), ("512K", 0.5), ("4M", 1.0), ("", 1.0), (None, 1.0)]
+)
+def test_the_size_of_a_cores_cache_is_what_linux_tells_or_one(text, mib, tmp_path, monkeypatch):
+    file = tmp_path / "size"
+    if text is not None:
+        file.write_text(text)
+    monkeypatch.setattr(devices, "CACHE_SIZE", file)
+    assert devices.cache_mib() == mib
+
+
 def told(code: str, **environment: str) -> str:
     """What a Python of its own prints."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}

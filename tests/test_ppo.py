@@ -14,6 +14,7 @@ import pytest
 import hotoven
 from hotoven import nets
 from hotoven.envs.coinrun.env import CoinRun
+from hotoven.learners import ppo
 from hotoven.learners.ppo import (
     Batch,
     PPOConfig,
@@ -27,6 +28,7 @@ from hotoven.learners.ppo import (
     make_optimizer,
     make_ppo,
     output,
+    rows_at_once,
 )
 from hotoven.types import RUNNING, SOLVED, TIMEOUT
 from probes import (
@@ -209,6 +211,48 @@ def test_a_minibatch_in_parts_has_the_same_loss_and_gradient():
         for count in (None, 8)
     )
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), whole, parts)
+
+
+@pytest.mark.parametrize(
+    ("net", "platform", "mib", "num_envs", "asked", "rows"),
+    [
+        ("nature", "cpu", 2.0, 64, None, 64),
+        ("nature", "cpu", 1.0, 64, None, 32),
+        ("nature", "cpu", 16.0, 64, None, 64),  # more were slower on every cache
+        ("nature", "cpu", 1.0, 5, None, 20),  # the largest divisor of 20 * 8 / 2 up to 32
+        ("nature", "cpu", 0.1, 64, None, None),  # three: all at once are faster
+        ("impala", "cpu", 2.0, 64, None, 8),
+        ("small", "cpu", 2.0, 64, None, None),
+        ("mlp", "cpu", 2.0, 64, None, None),
+        ("nature", "gpu", 2.0, 64, None, None),
+        ("nature", "cpu", 2.0, 64, 16, 16),
+        ("nature", "gpu", 2.0, 64, 16, 16),
+    ],
+)
+def test_pictures_are_learned_from_in_parts_on_a_core(
+    net, platform, mib, num_envs, asked, rows, monkeypatch
+):
+    config = replace(
+        CONFIG, net=net, num_envs=num_envs, num_steps=8, num_minibatches=2, rows_at_once=asked
+    )
+    monkeypatch.setattr(jax, "local_devices", lambda: [SimpleNamespace(platform=platform)])
+    monkeypatch.setattr(ppo, "cache_mib", lambda: mib)
+    assert rows_at_once(config) == rows
+
+
+def test_parts_are_learned_from_where_none_are_asked_for(monkeypatch):
+    monkeypatch.setattr(ppo, "cache_mib", lambda: 0.25)
+    config = replace(CONFIG, net="nature", num_envs=4, num_steps=6, num_minibatches=1)
+    net = make_net(config, PIXELS)
+    zeros = jnp.zeros(24)
+    steps = Steps(jnp.zeros((24, *PIXELS.obs_shape), jnp.uint8), jnp.zeros(24, int), zeros, zeros)
+    params = jax.eval_shape(net.init, jax.random.key(0))
+    text = str(
+        jax.make_jaxpr(partial(_loss_and_grads, config, net))(
+            params, Batch(steps, zeros, zeros), jnp.float32(0.0)
+        )
+    )
+    assert "length=3" in text and "u8[8,64,64,3]" in text
 
 
 def test_members_in_turn_learn_what_members_side_by_side_learn():

@@ -31,7 +31,7 @@ from hotoven.evaluation import prediction, roc_bootstrap, scores
 from hotoven.learners.dqn import DQNConfig, make_dqn
 from hotoven.learners.experience import reset_all, step_all
 from hotoven.learners.learner import Learner
-from hotoven.learners.ppo import PPOConfig, make_net, make_ppo
+from hotoven.learners.ppo import PPOConfig, make_net, make_ppo, rows_at_once
 from hotoven.studies import coinrun, lavagrid
 from hotoven.types import Env, PyTree
 
@@ -490,7 +490,7 @@ SYMBOLS: Final = Training(coinrun.PRESETS["quick"].ppo, coinrun.PRESETS["quick"]
 
 # CleanRL's settings for procgen, with Nature-CNN. A peer knows no other network.
 PIXELS: Final = Training(
-    PPOConfig(net="nature", value_clip=0.2, rows_at_once=16), CoinRun(mode="easy", obs="pixels"), 2
+    PPOConfig(net="nature", value_clip=0.2), CoinRun(mode="easy", obs="pixels"), 2
 )
 
 # On a GPU: five members of each network, and the rate in a thousand steps per second to reach.
@@ -647,7 +647,8 @@ def _given(**trainings: Training | None) -> dict[str, Training]:
 
 def _described(name: str, training: Training) -> str:
     config = training.config
-    parts = "" if config.rows_at_once is None else f" in parts of {config.rows_at_once}"
+    rows = rows_at_once(config)
+    parts = "" if rows is None else f" in parts of {rows}"
     hidden = f" {'-'.join(map(str, config.hidden))}" if config.net == "mlp" else ""
     return (
         f"{name}: {config.net}{hidden}{' in bfloat16' if config.bfloat16 else ''}, "

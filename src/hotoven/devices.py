@@ -8,12 +8,15 @@ agents waits for nobody, where two cores that share every matrix product wait fo
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 import jax
 import numpy as np
 
 from hotoven.types import PyTree
+
+CACHE_SIZE: Final = Path("/sys/devices/system/cpu/cpu0/cache/index2/size")
 
 
 def use_every_core() -> None:
@@ -34,6 +37,14 @@ def num_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def cache_mib() -> float:
+    """MiB of a core's second-level cache, as Linux tells; 1 where nothing does."""
+    try:
+        return int(CACHE_SIZE.read_text().strip().removesuffix("K")) / 1024  # e.g. 2048K
+    except (OSError, ValueError):
+        return 1.0
 
 
 def spread(count: int, devices: Sequence[jax.Device]) -> list[tuple[jax.Device, slice]]:

@@ -16,12 +16,19 @@ import jax.numpy as jnp
 import optax
 
 from hotoven import nets
+from hotoven.devices import cache_mib
 from hotoven.learners.experience import advance_all, reset_all, terminates, where
 from hotoven.learners.learner import Learner, Progress
 from hotoven.losses import clipped_policy_loss, entropy, gae, value_loss
 from hotoven.types import LARGEST, OUTCOMES, RUNNING, TIMEOUT, AgentOutput, Env, Net, PyTree
 
 REWARD_LIMIT: Final = 10.0  # a normalised reward is clipped to this
+
+# Pictures learned from at once on a core, for each MiB of its second-level cache up to two, and the
+# fewest that are worth it. From two processors' figures: docs/decisions/0010-convolutions.md
+ROWS_PER_MIB: Final = {"nature": 32, "impala": 4}
+MOST_MIB: Final = 2.0
+FEWEST_ROWS: Final = 4
 
 
 @dataclass(frozen=True)
@@ -46,7 +53,7 @@ class PPOConfig:
     num_minibatches: int = 8  # parts of an iteration's steps, one gradient step each
     num_epochs: int = 3  # times that an iteration's steps are learned from
     num_iterations: int = 100  # in all
-    rows_at_once: int | None = None  # of a minibatch, for the caches: 16 pictures; none: all
+    rows_at_once: int | None = None  # of a minibatch, for the caches; none: see `rows_at_once`
     bfloat16: bool = False  # products of bfloat16 numbers, for accelerators
 
     def __post_init__(self) -> None:
@@ -161,6 +168,21 @@ def _kernels(env: Env) -> Callable[[PyTree, jax.Array], jax.Array] | None:
         return None
     usable = kernels.runs_on(device) and kernels.supports(env.obs_shape)
     return kernels.impala if usable else None
+
+
+def rows_at_once(config: PPOConfig) -> int | None:
+    """Rows of a minibatch that are learned from at once; None: all of them.
+
+    The settings may say. Else it is all of them, but on a CPU and for pictures: there it is a
+    divisor of the minibatch whose convolutions go well with a core's cache.
+    """
+    on_cpu = jax.local_devices()[0].platform == "cpu"
+    if config.rows_at_once is not None or not on_cpu or config.net not in ROWS_PER_MIB:
+        return config.rows_at_once
+    rows = config.num_envs * config.num_steps // config.num_minibatches
+    wanted = int(ROWS_PER_MIB[config.net] * min(cache_mib(), MOST_MIB))
+    fitting = [count for count in range(FEWEST_ROWS, wanted + 1) if rows % count == 0]
+    return max(fitting, default=None)
 
 
 def output(net: Net, params: PyTree, obs: jax.Array) -> AgentOutput:
@@ -298,23 +320,24 @@ def _loss(
 def _loss_and_grads(
     config: PPOConfig, net: Net, params: PyTree, batch: Batch, entropy_weight: jax.Array
 ) -> tuple[jax.Array, PyTree]:
-    """The loss of a minibatch, its advantages normalised, and the gradient; in parts if asked to.
+    """The loss of a minibatch, its advantages normalised, and the gradient; in parts or at once.
 
     Parts are of one size, so the mean over them is the mean over all steps.
     """
     advantage = batch.advantage - batch.advantage.mean()
     batch = batch._replace(advantage=advantage / (batch.advantage.std() + 1e-8))
     of_part = jax.value_and_grad(partial(_loss, config, net))
-    if config.rows_at_once is None:
+    rows = rows_at_once(config)
+    if rows is None:
         return of_part(params, batch, entropy_weight)
-    parts = jax.tree.map(lambda leaf: leaf.reshape(-1, config.rows_at_once, *leaf.shape[1:]), batch)
+    parts = jax.tree.map(lambda leaf: leaf.reshape(-1, rows, *leaf.shape[1:]), batch)
 
     def add(total: PyTree, part: Batch) -> tuple[PyTree, None]:
         return jax.tree.map(jnp.add, total, of_part(params, part, entropy_weight)), None
 
     nothing = (jnp.float32(0.0), jax.tree.map(jnp.zeros_like, params))
     total, _ = jax.lax.scan(add, nothing, parts)
-    num_parts = jnp.float32(batch.advantage.shape[0] // config.rows_at_once)
+    num_parts = jnp.float32(batch.advantage.shape[0] // rows)
     return jax.tree.map(lambda leaf: leaf / num_parts, total)
 
 
