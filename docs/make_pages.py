@@ -350,7 +350,7 @@ def _told_together(root: Path, claims: Sequence[str]) -> str:
     return (
         f"{links}: one study made {len(there)} times, from `hotoven reproduce "
         f"{HEADLINES[TOGETHER[0]][0]}` with `--seed` and `--level-seed` 0 to {len(there) - 1}"
-        f"{_made_on(there[0])}; together, from `{_combining(there)}`:\n\n"
+        f"{_made_on(*there)}; together, from `{_combining(there)}`:\n\n"
         f"{combined.summary(some, told)}"
     )
 
@@ -546,16 +546,20 @@ def _findings(folder: Path) -> list[Finding]:
     return read_findings(folder / "findings.json")
 
 
-def _made_on(folder: Path) -> str:
-    """What the run's record says of its machines; empty where there is no record."""
+def _made_on(*folders: Path) -> str:
+    """What the runs' records say of their machines; empty where there is no record."""
+    told = dict.fromkeys(filter(None, map(_machines, folders)))
+    return f", made on {' or on '.join(told)}" if told else ""
+
+
+def _machines(folder: Path) -> str:
     record = folder / "run.json"
     if not record.exists():
         return ""
     about = json.loads(record.read_text())
     machines = [about, *about.get("continued_with", [])]
     # a machine again with other versions is named once
-    names = dict.fromkeys(_machine(one["hardware"]) for one in machines)
-    return ", made on " + ", then on ".join(names)
+    return ", then on ".join(dict.fromkeys(_machine(one["hardware"]) for one in machines))
 
 
 def _machine(hardware: Mapping[str, Any]) -> str:
