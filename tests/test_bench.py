@@ -12,6 +12,7 @@ import pytest
 from hotoven import bench
 from hotoven.envs.coinrun.env import CoinRun
 from hotoven.envs.lavagrid import LavaGrid
+from hotoven.learners import ppo
 from hotoven.learners.dqn import DQNConfig
 from hotoven.learners.ppo import PPOConfig
 from hotoven.studies import lavagrid
@@ -94,7 +95,14 @@ def test_flops_of_a_step_of_ppo_with_nature_cnn_are_those_counted_by_hand():
     # 1382400. Three epochs: 2 * (3684352 + 3 * (2 * 3684352 + 2301952)).
     env = CoinRun(obs="pixels")
     assert bench.step_flops(PPOConfig(net="nature"), env) == 65_392_640
-    assert bench.PIXELS.config.rows_at_once is None  # what a user gets who asks for no parts
+
+
+def test_pictures_are_measured_in_the_parts_that_a_user_gets_and_named_so(monkeypatch):
+    assert bench.PIXELS.config.rows_at_once is None
+    monkeypatch.setattr(ppo, "cache_mib", lambda: 1.0)
+    assert "8 minibatches in parts of 32, 3 epochs" in bench._described("pixels", bench.PIXELS)
+    whole = bench.PIXELS._replace(config=replace(bench.PIXELS.config, rows_at_once=2048))
+    assert "8 minibatches, 3 epochs" in bench._described("pixels", whole)
 
 
 @pytest.mark.long

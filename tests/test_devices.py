@@ -50,6 +50,7 @@ def test_the_size_of_a_cores_cache_is_what_linux_tells_or_one(text, mib, tmp_pat
     file = tmp_path / "size"
     if text is not None:
         file.write_text(text)
+    assert devices.CACHE_SIZE.parts[-2:] == ("index2", "size")  # 0 and 1 are the first level
     monkeypatch.setattr(devices, "CACHE_SIZE", file)
     assert devices.cache_mib() == mib
 

@@ -199,6 +199,7 @@ def test_the_worth_of_entropy_falls_from_the_first_iteration_to_the_last():
 
 
 def test_a_minibatch_in_parts_has_the_same_loss_and_gradient():
+    config = replace(CONFIG, num_envs=24)  # two minibatches of 24 rows
     net = make_net(CONFIG, Probe())
     generator = np.random.default_rng(0)
     rows = [generator.normal(size=24).astype(np.float32) for _ in range(4)]
@@ -207,33 +208,37 @@ def test_a_minibatch_in_parts_has_the_same_loss_and_gradient():
     batch = Batch(Steps(obs, actions, -jnp.abs(rows[0]), rows[1]), rows[2], rows[3])
     params = nets.mlp((2,), (16,), 3).init(jax.random.key(0))
     whole, parts = (
-        _loss_and_grads(replace(CONFIG, rows_at_once=count), net, params, batch, jnp.float32(0.1))
+        _loss_and_grads(replace(config, rows_at_once=count), net, params, batch, jnp.float32(0.1))
         for count in (None, 8)
     )
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), whole, parts)
 
 
 @pytest.mark.parametrize(
-    ("net", "platform", "mib", "num_envs", "asked", "rows"),
+    ("net", "platform", "mib", "minibatch", "asked", "rows"),
     [
-        ("nature", "cpu", 2.0, 64, None, 64),
-        ("nature", "cpu", 1.0, 64, None, 32),
-        ("nature", "cpu", 16.0, 64, None, 64),  # more were slower on every cache
-        ("nature", "cpu", 1.0, 5, None, 20),  # the largest divisor of 20 * 8 / 2 up to 32
-        ("nature", "cpu", 0.1, 64, None, None),  # three: all at once are faster
-        ("impala", "cpu", 2.0, 64, None, 8),
-        ("small", "cpu", 2.0, 64, None, None),
-        ("mlp", "cpu", 2.0, 64, None, None),
-        ("nature", "gpu", 2.0, 64, None, None),
-        ("nature", "cpu", 2.0, 64, 16, 16),
-        ("nature", "gpu", 2.0, 64, 16, 16),
+        ("nature", "cpu", 2.0, 256, None, 64),
+        ("nature", "cpu", 1.0, 256, None, 32),
+        ("nature", "cpu", 16.0, 288, None, 48),  # not 72 or 96: at most 64
+        ("nature", "cpu", 1.0, 60, None, 30),  # the largest divisor, a power of two or not
+        ("nature", "cpu", 1.0, 30, None, 30),
+        ("nature", "cpu", 1.0, 37, None, 37),  # which nothing divides
+        ("nature", "cpu", 0.0625, 60, None, 4),  # not 2
+        ("impala", "cpu", 2.0, 60, None, 4),
+        ("small", "cpu", 2.0, 256, None, 256),
+        ("mlp", "cpu", 2.0, 256, None, 256),
+        ("nature", "gpu", 2.0, 256, None, 256),
+        ("nature", "cpu", 2.0, 256, 16, 16),
+        ("nature", "cpu", 2.0, 256, 256, 256),
+        ("nature", "gpu", 2.0, 256, 16, 16),
+        ("mlp", "cpu", 2.0, 256, 16, 16),
     ],
 )
 def test_pictures_are_learned_from_in_parts_on_a_core(
-    net, platform, mib, num_envs, asked, rows, monkeypatch
+    net, platform, mib, minibatch, asked, rows, monkeypatch
 ):
     config = replace(
-        CONFIG, net=net, num_envs=num_envs, num_steps=8, num_minibatches=2, rows_at_once=asked
+        CONFIG, net=net, num_envs=minibatch, num_steps=2, num_minibatches=2, rows_at_once=asked
     )
     monkeypatch.setattr(jax, "local_devices", lambda: [SimpleNamespace(platform=platform)])
     monkeypatch.setattr(ppo, "cache_mib", lambda: mib)
@@ -243,16 +248,19 @@ def test_pictures_are_learned_from_in_parts_on_a_core(
 def test_parts_are_learned_from_where_none_are_asked_for(monkeypatch):
     monkeypatch.setattr(ppo, "cache_mib", lambda: 0.25)
     config = replace(CONFIG, net="nature", num_envs=4, num_steps=6, num_minibatches=1)
-    net = make_net(config, PIXELS)
-    zeros = jnp.zeros(24)
+    parts = _gradient_of_pictures(config)
+    assert "length=3" in parts and "u8[8,64,64,3]" in parts
+    whole = _gradient_of_pictures(replace(config, rows_at_once=24))
+    assert "scan" not in whole and "u8[24,64,64,3]" in whole
+
+
+def _gradient_of_pictures(config: PPOConfig) -> str:
+    """What is computed for a minibatch of 24 pictures, as text."""
+    net, zeros = make_net(config, PIXELS), jnp.zeros(24)
     steps = Steps(jnp.zeros((24, *PIXELS.obs_shape), jnp.uint8), jnp.zeros(24, int), zeros, zeros)
     params = jax.eval_shape(net.init, jax.random.key(0))
-    text = str(
-        jax.make_jaxpr(partial(_loss_and_grads, config, net))(
-            params, Batch(steps, zeros, zeros), jnp.float32(0.0)
-        )
-    )
-    assert "length=3" in text and "u8[8,64,64,3]" in text
+    gradient = jax.make_jaxpr(partial(_loss_and_grads, config, net))
+    return str(gradient(params, Batch(steps, zeros, zeros), jnp.float32(0.0)))
 
 
 def test_members_in_turn_learn_what_members_side_by_side_learn():

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from hotoven import runs
+from hotoven.devices import cache_mib
 from hotoven.runs import PACKAGES, Run, RunError, counted
 from hotoven.storage import read_json
 
@@ -64,6 +65,7 @@ def test_a_new_run_says_what_it_is(tmp_path):
     assert about["config"] == CONFIG
     assert set(about["versions"]) == {"python", *PACKAGES}
     assert about["hardware"]["cores"] >= 1
+    assert about["hardware"]["cache_mib"] == cache_mib()
     assert "cpu cpu" not in about["hardware"]["devices"]
     assert about["levels"] == {"test": {"count": 3}}
 

@@ -40,7 +40,7 @@ def num_cores() -> int:
 
 
 def cache_mib() -> float:
-    """MiB of a core's second-level cache, as Linux tells; 1 where nothing does."""
+    """MiB of the first core's second-level cache, as Linux tells; 1 where nothing does."""
     try:
         return int(CACHE_SIZE.read_text().strip().removesuffix("K")) / 1024  # e.g. 2048K
     except (OSError, ValueError):

@@ -19,7 +19,7 @@ from typing import Any, Self
 
 import jax
 
-from hotoven.devices import num_cores
+from hotoven.devices import cache_mib, num_cores
 from hotoven.storage import read_json, write_json
 
 PACKAGES = ("hotoven", "jax", "jaxlib", "numpy", "optax", "pyarrow", "safetensors")
@@ -241,10 +241,11 @@ def versions() -> dict[str, str]:
 
 
 def hardware() -> dict[str, Any]:
-    """The processor, its usable cores, and the devices JAX runs on."""
+    """The processor, its usable cores and their cache, and the devices JAX runs on."""
     return {
         "processor": _processor(),
         "cores": num_cores(),
+        "cache_mib": cache_mib(),  # agents that learn from pictures hang on it
         "devices": [
             " ".join(dict.fromkeys((device.platform, device.device_kind)))
             for device in jax.devices()

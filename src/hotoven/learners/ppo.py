@@ -24,11 +24,10 @@ from hotoven.types import LARGEST, OUTCOMES, RUNNING, TIMEOUT, AgentOutput, Env,
 
 REWARD_LIMIT: Final = 10.0  # a normalised reward is clipped to this
 
-# Pictures learned from at once on a core, for each MiB of its second-level cache up to two, and the
-# fewest that are worth it. From two processors' figures: docs/decisions/0010-convolutions.md
-ROWS_PER_MIB: Final = {"nature": 32, "impala": 4}
-MOST_MIB: Final = 2.0
-FEWEST_ROWS: Final = 4
+# Pictures that a core learns from at once where a minibatch can be cut so (see `rows_at_once`).
+NATURE_PER_MIB: Final = 32  # for each MiB of its second-level cache
+NATURE_MOST: Final = 64
+IMPALA_ROWS: Final = 4
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ class PPOConfig:
     num_minibatches: int = 8  # parts of an iteration's steps, one gradient step each
     num_epochs: int = 3  # times that an iteration's steps are learned from
     num_iterations: int = 100  # in all
-    rows_at_once: int | None = None  # of a minibatch, for the caches; none: see `rows_at_once`
+    rows_at_once: int | None = None  # of a minibatch; none: by a CPU's cache for pictures, else all
     bfloat16: bool = False  # products of bfloat16 numbers, for accelerators
 
     def __post_init__(self) -> None:
@@ -170,19 +169,21 @@ def _kernels(env: Env) -> Callable[[PyTree, jax.Array], jax.Array] | None:
     return kernels.impala if usable else None
 
 
-def rows_at_once(config: PPOConfig) -> int | None:
-    """Rows of a minibatch that are learned from at once; None: all of them.
+def rows_at_once(config: PPOConfig) -> int:
+    """Rows of a minibatch that are learned from at once: as asked for, or all of them.
 
-    The settings may say. Else it is all of them, but on a CPU and for pictures: there it is a
-    divisor of the minibatch whose convolutions go well with a core's cache.
+    But on a CPU convolutions of pictures learn in parts unless told otherwise: of the largest
+    divisor of the minibatch up to what measured well for the size of the cache
+    (docs/decisions/0010-convolutions.md). If it has no such divisor but 1, all of it is one part.
     """
-    on_cpu = jax.local_devices()[0].platform == "cpu"
-    if config.rows_at_once is not None or not on_cpu or config.net not in ROWS_PER_MIB:
-        return config.rows_at_once
     rows = config.num_envs * config.num_steps // config.num_minibatches
-    wanted = int(ROWS_PER_MIB[config.net] * min(cache_mib(), MOST_MIB))
-    fitting = [count for count in range(FEWEST_ROWS, wanted + 1) if rows % count == 0]
-    return max(fitting, default=None)
+    if config.rows_at_once is not None:
+        return config.rows_at_once
+    if jax.local_devices()[0].platform != "cpu" or config.net not in ("nature", "impala"):
+        return rows
+    by_cache = max(4, min(int(NATURE_PER_MIB * cache_mib()), NATURE_MOST))
+    most = by_cache if config.net == "nature" else IMPALA_ROWS
+    return max((count for count in range(2, most + 1) if rows % count == 0), default=rows)
 
 
 def output(net: Net, params: PyTree, obs: jax.Array) -> AgentOutput:
@@ -328,7 +329,7 @@ def _loss_and_grads(
     batch = batch._replace(advantage=advantage / (batch.advantage.std() + 1e-8))
     of_part = jax.value_and_grad(partial(_loss, config, net))
     rows = rows_at_once(config)
-    if rows is None:
+    if rows == batch.advantage.shape[0]:
         return of_part(params, batch, entropy_weight)
     parts = jax.tree.map(lambda leaf: leaf.reshape(-1, rows, *leaf.shape[1:]), batch)
 
