@@ -335,10 +335,9 @@ def together_block(root: Path) -> str:
         return "Fewer than two such studies are stored."
     found, told = _combined(there)
     names = [f"[results/{path.name}](../results/{path.name})" for path in there]
-    return (
-        f"{len(TOGETHER)} are planned, {len(there)} are stored. `{_combining(there)}` prints:\n\n"
-        f"{combined.to_markdown(found, names, told)}"
-    )
+    number = "all" if len(there) == len(TOGETHER) else len(there)
+    stored = f"{len(TOGETHER)} were planned, {number} are stored"
+    return f"{stored}. `{_combining(there)}` prints:\n\n{combined.to_markdown(found, names, told)}"
 
 
 def _told_together(root: Path, claims: Sequence[str]) -> str:
@@ -549,7 +548,7 @@ def _findings(folder: Path) -> list[Finding]:
 def _made_on(*folders: Path) -> str:
     """What the runs' records say of their machines; empty where there is no record."""
     told = dict.fromkeys(filter(None, map(_machines, folders)))
-    return f", made on {' or on '.join(told)}" if told else ""
+    return f", made on {', others on '.join(told)}" if told else ""
 
 
 def _machines(folder: Path) -> str:

@@ -206,7 +206,7 @@ def test_studies_that_differ_by_their_seeds_are_told_together(tmp_path: Path):
         if seed == 0:
             assert "Fewer than two" in told
         if seed == 1:
-            assert "5 are planned, 2 are stored. `hotoven combine results/coinrun-quick " in told
+            assert "5 were planned, 2 are stored. `hotoven combine results/coinrun-quick " in told
             assert "| It is sigma helps. | 10.5% [4.1, 16.9] | 10.0, 11.0 | 2 supported |" in told
             cells = "10.0% [9.0, 15.0], supported | 11.0% [9.0, 15.0], supported"
             assert f"| another | lava, % | {cells} |" in told
@@ -214,7 +214,8 @@ def test_studies_that_differ_by_their_seeds_are_told_together(tmp_path: Path):
             assert "10.0% [9.0, 15.0] | supported |" in readme
     assert "| It is sigma helps. | 12.0% [10.0, 14.0] | 10.0, 14.0 | 5 supported |" in readme
     assert "It is another." not in readme
-    machines = "made on 2 cores of EPYC or on 2 cores of Xeon"
+    assert "5 were planned, all are stored." in told
+    machines = "made on 2 cores of EPYC, others on 2 cores of Xeon"
     assert f"with `--seed` and `--level-seed` 0 to 4, {machines}; together" in readme
 
 
@@ -286,6 +287,8 @@ def test_cores_are_not_named_twice(tmp_path: Path, devices: list[str], said: str
     hardware = {"processor": "EPYC", "cores": 2, "devices": devices}
     (tmp_path / "run.json").write_text(json.dumps({"hardware": hardware}))
     assert make_pages._made_on(tmp_path) == said
+    assert make_pages._made_on(tmp_path / "nowhere", tmp_path) == said
+    assert make_pages._made_on(tmp_path / "nowhere") == ""
 
 
 def test_a_run_that_went_on_elsewhere_names_every_machine_once(tmp_path: Path):
