@@ -4,8 +4,8 @@ Agents learn CoinRun in pixels as in Cobbe et al. 2020, on the levels that their
 seeds. After every million steps each plays the 1000 seeds that follow and its training levels once,
 actions drawn. Levels are taken by seed, as there, and not by layout, as in our studies: of seeds
 more share a layout, and fewer can kill. Their network, IMPALA's, is for a GPU; with `--net nature`
-two cores take twenty minutes for a million steps of two agents. See docs/coinrun-study.md,
-"Against published curves".
+two cores took twenty minutes for a million steps of two agents, before they learned in parts. See
+docs/coinrun-study.md, "Against published curves".
 """
 
 import argparse
@@ -79,7 +79,7 @@ def main() -> None:
     known = {digest.tobytes() for digest in trained.digests}
     is_new = np.array([digest.tobytes() not in known for digest in unseen.digests])
     can_kill = unseen.facts["can_kill"]
-    slots = 32 if jax.default_backend() == "cpu" else 1024  # more do not fit a core's cache
+    slots = 32 if jax.default_backend() == "cpu" else 1024  # as in rollout.record_all
     for name, share in (("have a layout not trained on", is_new), ("can kill", can_kill)):
         print(f"{share.mean():.1%} of the unseen levels {name}")
 
