@@ -38,8 +38,7 @@ def main() -> None:
             training.config, **{name: value for name, value in settings.items() if value}
         )
         if chosen.rows is not None and config.net in ("nature", "impala"):
-            whole = config.num_envs * config.num_steps // config.num_minibatches
-            config = replace(config, rows_at_once=chosen.rows or whole)
+            config = replace(config, rows_at_once=chosen.rows or config.minibatch_size)
         members = chosen.members or training.num_members
         return training._replace(
             config=config, num_members=members, num_iterations=chosen.iterations

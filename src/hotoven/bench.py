@@ -647,8 +647,8 @@ def _given(**trainings: Training | None) -> dict[str, Training]:
 
 def _described(name: str, training: Training) -> str:
     config = training.config
-    rows, each = rows_at_once(config), config.num_envs * config.num_steps // config.num_minibatches
-    parts = "" if rows == each else f" in parts of {rows}"
+    rows = rows_at_once(config)
+    parts = "" if rows == config.minibatch_size else f" in parts of {rows}"
     hidden = f" {'-'.join(map(str, config.hidden))}" if config.net == "mlp" else ""
     return (
         f"{name}: {config.net}{hidden}{' in bfloat16' if config.bfloat16 else ''}, "

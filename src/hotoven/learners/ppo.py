@@ -26,7 +26,7 @@ REWARD_LIMIT: Final = 10.0  # a normalised reward is clipped to this
 
 # Pictures that a core learns from at once where a minibatch can be cut so (see `rows_at_once`).
 NATURE_PER_MIB: Final = 32  # for each MiB of its second-level cache
-NATURE_MOST: Final = 64
+NATURE_LEAST, NATURE_MOST = 4, 64
 IMPALA_ROWS: Final = 4
 
 
@@ -80,13 +80,18 @@ class PPOConfig:
             self.num_envs * self.num_steps % self.num_minibatches == 0,
             f"a divisor of num_envs * num_steps ({self.num_envs * self.num_steps})",
         )
-        rows = self.num_envs * self.num_steps // self.num_minibatches
+        rows = self.minibatch_size
         _check(
             self,
             "rows_at_once",
             self.rows_at_once is None or (self.rows_at_once > 0 and rows % self.rows_at_once == 0),
             f"none, or a divisor of the steps in a minibatch ({rows})",
         )
+
+    @property
+    def minibatch_size(self) -> int:
+        """Steps that one gradient step learns from."""
+        return self.num_envs * self.num_steps // self.num_minibatches
 
     @property
     def updates_per_iteration(self) -> int:
@@ -176,12 +181,12 @@ def rows_at_once(config: PPOConfig) -> int:
     divisor of the minibatch up to what measured well for the size of the cache
     (docs/decisions/0010-convolutions.md). If it has no such divisor but 1, all of it is one part.
     """
-    rows = config.num_envs * config.num_steps // config.num_minibatches
+    rows = config.minibatch_size
     if config.rows_at_once is not None:
         return config.rows_at_once
     if jax.local_devices()[0].platform != "cpu" or config.net not in ("nature", "impala"):
         return rows
-    by_cache = max(4, min(int(NATURE_PER_MIB * cache_mib()), NATURE_MOST))
+    by_cache = max(NATURE_LEAST, min(int(NATURE_PER_MIB * cache_mib()), NATURE_MOST))
     most = by_cache if config.net == "nature" else IMPALA_ROWS
     return max((count for count in range(2, most + 1) if rows % count == 0), default=rows)
 
