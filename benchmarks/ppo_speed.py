@@ -14,9 +14,12 @@ from hotoven.devices import use_every_core
 
 def main() -> None:
     """Measures and prints."""
+    use_every_core()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=5, help="turns of each side")
-    parser.add_argument("--only", choices=("symbols", "pixels"), help="not both; on a CPU")
+    on_gpu = jax.default_backend() != "cpu"
+    kinds = tuple(bench.ON_GPU) if on_gpu else ("symbols", "pixels")
+    parser.add_argument("--only", choices=kinds, help="not both: what is learned, or on a GPU who")
     parser.add_argument("--members", type=int, help="agents trained side by side")
     parser.add_argument("--iterations", type=int, default=1, help="iterations in a turn")
     parser.add_argument("--envs", type=int, help="environments of each member")
@@ -25,7 +28,6 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, help="times that steps are learned from")
     parser.add_argument("--rows", type=int, help="pictures at once; 0: a whole minibatch")
     chosen = parser.parse_args()
-    use_every_core()
 
     def changed(training: bench.Training) -> bench.Training:
         settings = {
@@ -44,8 +46,12 @@ def main() -> None:
             config=config, num_members=members, num_iterations=chosen.iterations
         )
 
-    if jax.default_backend() != "cpu":
-        trainings = {net: changed(training) for net, training in bench.ON_GPU.items()}
+    if on_gpu:
+        trainings = {
+            net: changed(training)
+            for net, training in bench.ON_GPU.items()
+            if chosen.only in (None, net)
+        }
         bench.show(bench.ppo_share(chosen.repeats, trainings))
         return
     both = {"symbols": changed(bench.SYMBOLS), "pixels": changed(bench.PIXELS)}
