@@ -311,14 +311,20 @@ def in_bfloat16(net: Net) -> Net:
     """
 
     def apply(params: PyTree, obs: jax.Array, key: jax.Array | None = None) -> jax.Array:
-        halved = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), params)
-        if isinstance(params, dict):
-            halved["head"][-1] = params["head"][-1]
-        else:
-            halved[-1] = params[-1]
-        return net.apply(halved, obs) if key is None else net.apply(halved, obs, key)
+        params = halved(params)
+        return net.apply(params, obs) if key is None else net.apply(params, obs, key)
 
     return Net(net.init, apply)
+
+
+def halved(params: PyTree) -> PyTree:
+    """A network's params in bfloat16, but for the last layer's: what `in_bfloat16` multiplies."""
+    fewer = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), params)
+    if isinstance(params, dict):
+        fewer["head"][-1] = params["head"][-1]
+    else:
+        fewer[-1] = params[-1]
+    return fewer
 
 
 def _scaled(obs: jax.Array, high: int, params: PyTree) -> jax.Array:

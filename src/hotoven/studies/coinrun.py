@@ -35,7 +35,7 @@ from hotoven.evaluation.live import Said
 from hotoven.evaluation.prediction import labels
 from hotoven.evaluation.rollout import Probe, record_all
 from hotoven.learners.danger import DangerConfig, make_danger
-from hotoven.learners.ppo import PPOConfig, make_net, make_ppo, output
+from hotoven.learners.ppo import PPOConfig, kept, make_net, make_ppo, output
 from hotoven.mechanisms.acting import ACTING, outputs, policies
 from hotoven.progress import stage
 from hotoven.report import coinrun_figures, coinrun_watch
@@ -331,8 +331,9 @@ def load_ensemble(study: CoinRunStudy, players: Players, path: Path, size: int) 
       ValueError: there are none, or they are damaged or of other settings.
     """
     key = jax.random.key(0)
+    new = jax.vmap(lambda own: kept(study.ppo, players.member.init(own)))
     pattern = Ensemble(
-        jax.eval_shape(jax.vmap(players.member.init), jax.random.split(key, study.num_members)),
+        jax.eval_shape(new, jax.random.split(key, study.num_members)),
         jax.eval_shape(players.danger.init, key),
     )
     source = _agents_path(path, size)
@@ -506,7 +507,9 @@ def _train_members(study: CoinRunStudy, seen: LevelSet, path: Path) -> PyTree:
             checkpoint,
             lambda chunk: shown.show(chunk.num_updates, training_note(study.sizes, each, chunk)),
         )
-    return jax.tree.map(lambda leaf: leaf.reshape(len(study.sizes), each, *leaf.shape[1:]), params)
+    shape = (len(study.sizes), each)
+    by_size = jax.tree.map(lambda leaf: leaf.reshape(*shape, *leaf.shape[1:]), params)
+    return kept(config, by_size)
 
 
 def _train_danger(study: CoinRunStudy, members: PyTree, seen: LevelSet) -> PyTree:
