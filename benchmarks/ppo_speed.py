@@ -19,7 +19,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5, help="turns of each side")
     on_gpu = jax.default_backend() != "cpu"
     kinds = tuple(bench.ON_GPU) if on_gpu else ("symbols", "pixels")
-    parser.add_argument("--only", choices=kinds, help="not both: what is learned, or on a GPU who")
+    parser.add_argument("--only", choices=kinds, help="one of the two that are measured")
     parser.add_argument("--members", type=int, help="agents trained side by side")
     parser.add_argument("--iterations", type=int, default=1, help="iterations in a turn")
     parser.add_argument("--envs", type=int, help="environments of each member")

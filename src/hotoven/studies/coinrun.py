@@ -162,7 +162,7 @@ class CoinRunStudy:
 
 # See docs/coinrun-study.md, "How the presets were chosen".
 _QUICK = CoinRunStudy(
-    env=CoinRun(mode="easy", obs="symbolic", max_steps=300),
+    env=CoinRun(mode="easy", obs="symbolic"),
     ppo=PPOConfig(
         net="mlp",
         hidden=(128,),
