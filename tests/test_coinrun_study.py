@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -10,11 +11,12 @@ import pyarrow.compute as pc
 import pytest
 
 from hotoven import agents
+from hotoven.envs.coinrun import helpers
 from hotoven.envs.coinrun.env import CoinRun
 from hotoven.envs.coinrun.planner import NOTHING, NUM_MOVES
 from hotoven.learners.ppo import output
 from hotoven.mechanisms.acting import ACTING
-from hotoven.runs import ENTRIES
+from hotoven.runs import ENTRIES, Run
 from hotoven.storage import read_json, read_table
 from hotoven.studies import coinrun
 from hotoven.studies.coinrun import PRESETS, TABLES, CoinRunStudy, make_sets
@@ -101,6 +103,9 @@ def test_tuning_plays_validation_levels_in_place_of_the_test_levels():
         ({"promises": (0.0,)}, "promises must be between 0 and 1"),
         ({"delta": 1.0}, "delta must be between 0 and 1"),
         ({"margin": -0.1}, "margin must be from 0 to 1"),
+        ({"helpers": ("retreat",)}, r"with the planner among them, got \['retreat'\]"),
+        ({"helpers": ("planner", "jump")}, r"helpers must be different ones of \['planner', "),
+        ({"helpers": ("planner", "planner")}, r"different .*, got \['planner', 'planner'\]"),
         ({"seed": -1}, "seed must be from 0"),
         ({"promises": (0.2, 0.2)}, "promises must be different and growing"),
         ({"min_lead": 1000}, r"min_lead must be below env.max_steps \(1000\), got 1000"),
@@ -125,6 +130,31 @@ def test_no_two_members_have_one_key(tmp_path, monkeypatch):
     coinrun._train_members(study, make_sets(study).train, tmp_path)
     assert [num_levels for num_levels, _ in given] == [5] * 3 + [20] * 3
     assert len({words for _, words in given}) == 6
+
+
+@pytest.mark.parametrize(("bfloat16", "first"), [(True, "bfloat16"), (False, "float32")])
+def test_agents_are_stored_as_precise_as_their_network_uses_them(
+    bfloat16: bool, first: str, tmp_path, monkeypatch
+):
+    study = replace(TINY, ppo=replace(TINY.ppo, bfloat16=bfloat16))
+    players = coinrun.make_players(study)
+    trained = jax.vmap(players.member.init)(jax.random.split(jax.random.key(0), 2))
+    danger = players.danger.init(jax.random.key(1))
+    trains = lambda *arguments: jax.tree.map(np.asarray, trained)  # noqa: E731
+    monkeypatch.setattr(agents, "train", trains)
+    monkeypatch.setattr(coinrun, "_train_danger", lambda *arguments: jax.tree.map(batched, danger))
+    with Run.open(tmp_path, {}) as folder:
+        coinrun.train(study, folder)
+    loaded = coinrun.load_ensemble(study, players, tmp_path, 5)
+    hidden, last = loaded.members
+    assert (hidden["w"].dtype.name, last["w"].dtype.name) == (first, "float32")
+    obs = np.random.default_rng(0).random(study.env.obs_shape, np.float32)
+    said = jax.jit(jax.vmap(players.apply, (0, None)))
+    jax.tree.map(np.testing.assert_array_equal, said(trained, obs), said(loaded.members, obs))
+
+
+def batched(leaf: jax.Array) -> np.ndarray:
+    return np.asarray(leaf)[None]
 
 
 class Told:
@@ -283,6 +313,36 @@ def test_what_is_played_is_not_played_again(tmp_path, monkeypatch):
     (tmp_path / coinrun.WATCHED / "episodes.parquet").unlink()  # of whose episodes help was asked
     assert play() == 1
     assert not asked.exists()
+
+
+def test_only_the_helpers_of_a_study_are_asked(tmp_path, monkeypatch):
+    study = replace(TINY, helpers=("planner", "retreat"))
+    known = np.zeros((2, 3))
+    recorded = SimpleNamespace(columns={"mu": known, "sigma": known}, num_steps=np.array([3, 3]))
+    asked = []
+    for module, name, result in (
+        (coinrun, "_read_chosen", []),
+        (coinrun, "_read_part", None),
+        (coinrun.knowing, "read_recorded", recorded),
+        (coinrun, "_all_played", True),
+    ):
+        monkeypatch.setattr(module, name, lambda *arguments, result=result: result)
+    rows = lambda study, where, *_: {"helper": np.array([where["helper"]])}  # noqa: E731
+    monkeypatch.setattr(coinrun, "_helped_rows", rows)
+    monkeypatch.setattr(coinrun, "play_with_help", lambda *arguments: asked.append(arguments[7]))
+    players = coinrun.make_players(study)
+    members = jax.vmap(players.member.init)(jax.random.split(jax.random.key(0), 2))
+    ensemble = coinrun.Ensemble(members, players.danger.init(jax.random.key(1)))
+    assert not coinrun._whole(study, tmp_path)
+    coinrun._help_one(study, make_sets(study), players, ensemble, tmp_path, 5)
+    assert asked == [helpers.planner, helpers.retreat, helpers.planner]
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "help-planner.parquet",
+        "help-retreat.parquet",
+        "help-planner_at_random.parquet",
+    }
+    assert coinrun._whole(study, tmp_path)
+    assert not coinrun._whole(TINY, tmp_path)
 
 
 @pytest.fixture(scope="module")

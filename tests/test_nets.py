@@ -279,6 +279,29 @@ def test_in_bfloat16_products_are_rounded_and_params_and_gradients_are_not(name:
     assert {leaf.dtype for leaf in jax.tree.leaves((params, grads))} == {jnp.dtype("float32")}
 
 
+@pytest.mark.parametrize("name", ["mlp", "nature", "impala"])
+def test_params_that_are_kept_in_bfloat16_say_the_same_to_the_bit(name: str):
+    shape = (36, 36, 3)
+    net = nets.in_bfloat16(
+        {
+            "mlp": nets.mlp(shape, (16,), 4, high=255),
+            "nature": nets.strided_cnn(shape, *nets.NATURE, 4, 255),
+            "impala": nets.impala_cnn(shape, 4, (4, 6)),
+        }[name]
+    )
+    params = jax.jit(net.init)(jax.random.key(0))
+    fewer = nets.halved(params)
+    whole = params[-1:] if name == "mlp" else params["head"][-1:]
+    kept = fewer[-1:] if name == "mlp" else fewer["head"][-1:]
+    assert jax.tree.all(jax.tree.map(lambda a, b: a is b, whole, kept))
+    rest = len(jax.tree.leaves(params)) - len(jax.tree.leaves(whole))
+    dtypes = [leaf.dtype.name for leaf in jax.tree.leaves(fewer)]
+    assert (dtypes.count("bfloat16"), dtypes.count("float32")) == (rest, len(dtypes) - rest)
+    obs = np.random.default_rng(0).integers(0, 256, (3, *shape), np.uint8)
+    apply = jax.jit(net.apply)
+    np.testing.assert_array_equal(apply(params, obs), apply(fewer, obs))
+
+
 @pytest.mark.parametrize("name", ["mlp", "small"])
 def test_in_bfloat16_a_large_value_is_told_from_one_a_little_larger(name: str):
     shape = (12, 12, 3)

@@ -70,7 +70,7 @@ from hotoven.watch import Watched
 
 DEALT: Final = 2048  # levels dealt to each set, of which it keeps as many as it needs
 CHANCES: Final = (0.01, 0.03, 0.1)  # of a request in a step, where the planner is asked at random
-WAYS_OF_HELP: Final = (*HELPERS, AT_RANDOM)
+PLANNER: Final = "planner"  # the helper who is asked at random, too
 PREDICTED: Final = ("random_step", "mean")  # ways of acting whose danger is predicted, as the post
 WATCHED: Final = "mean"  # the way of acting that asks for help
 MOVES: Final = np.arange(NUM_MOVES)  # the actions that differ: from 9 on all do nothing
@@ -103,6 +103,7 @@ class CoinRunStudy:
     promises: tuple[float, ...] = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5)  # shares left unannounced
     delta: float = 0.1  # learn-then-test may fail with this probability
     min_lead: int = 5  # steps before a death by which an alarm has to come to announce it
+    helpers: tuple[str, ...] = tuple(HELPERS)  # who is asked; the planner at random steps, too
     help_steps: int = 10  # steps for which a helper takes over
     num_help_levels: int = 250  # test levels played with a helper, at most
     num_help_thresholds: int = 8  # from always asking to never asking
@@ -144,6 +145,12 @@ class CoinRunStudy:
         if self.alarm_window not in self.windows:
             raise ValueError(
                 f"alarm_window must be one of windows {list(self.windows)}, got {self.alarm_window}"
+            )
+        given = set(self.helpers)
+        if PLANNER not in given or not given <= set(HELPERS) or len(given) < len(self.helpers):
+            raise ValueError(
+                f"helpers must be different ones of {list(HELPERS)}, with the planner among them, "
+                f"got {list(self.helpers)}"
             )
         if not all(0.0 < share < 1.0 for share in self.promises) or not self.promises:
             raise ValueError(f"promises must be between 0 and 1, got {list(self.promises)}")
@@ -300,13 +307,13 @@ def evaluate(study: CoinRunStudy, folder: Run) -> None:
     Raises:
       ValueError: agents are missing or damaged.
     """
-    if all(_whole(_part(folder.path, size)) for size in study.sizes):
+    if all(_whole(study, _part(folder.path, size)) for size in study.sizes):
         return
     sets, players = make_sets(study), make_players(study)
     for step in (_play_one, _help_one):
         for size in study.sizes:
             part = _part(folder.path, size)
-            if not _whole(part):
+            if not _whole(study, part):
                 ensemble = load_ensemble(study, players, folder.path, size)
                 step(study, sets, players, ensemble, part, size)
 
@@ -315,7 +322,7 @@ def check_agents(study: CoinRunStudy, path: Path, again: bool) -> None:
     """Raises ValueError if an agent that is to play, or play `again`, is missing or damaged."""
     players = make_players(study)
     for size in study.sizes:
-        if _whole(_part(path, size)) and not again:
+        if _whole(study, _part(path, size)) and not again:
             continue
         if not _agents_path(path, size).exists():
             raise ValueError(
@@ -483,9 +490,14 @@ def _help_path(part: Path, helper: str) -> Path:
     return part / f"help-{helper}.parquet"
 
 
-def _whole(part: Path) -> bool:
+def _ways_of_help(study: CoinRunStudy) -> tuple[str, ...]:
+    return *study.helpers, AT_RANDOM
+
+
+def _whole(study: CoinRunStudy, part: Path) -> bool:
     """Whether all is played that belongs to that part of a run."""
-    return _all_played(part) and all(_help_path(part, name).exists() for name in WAYS_OF_HELP)
+    helped = (_help_path(part, name) for name in _ways_of_help(study))
+    return _all_played(part) and all(path.exists() for path in helped)
 
 
 def _train_members(study: CoinRunStudy, seen: LevelSet, path: Path) -> PyTree:
@@ -563,7 +575,7 @@ def _play_one(
     acting = policies(ensemble.members, players.apply, study.hold, study.margin)
     record = _make_recorder(study, players, ensemble, size)
     if not _is_played(part, WATCHED):
-        for name in WAYS_OF_HELP:  # what is there is of episodes that are no more
+        for name in _ways_of_help(study):  # what is there is of episodes that are no more
             _help_path(part, name).unlink(missing_ok=True)
     with stage(f"play with the agents of {size} levels", len(acting)) as shown:
         for done, (method, policy) in enumerate(acting.items(), start=1):
@@ -827,9 +839,9 @@ def _help_one(
     probe = Partial(players.probe, ensemble.members, ensemble.danger)
     score = Partial(_help_score, *map(jnp.float32, pair))
     ways: dict[str, tuple[Helper, Probe, Score, np.ndarray]]
-    ways = {name: (helper, probe, score, thresholds) for name, helper in HELPERS.items()}
+    ways = {name: (HELPERS[name], probe, score, thresholds) for name in study.helpers}
     by_chance = np.array([1 - chance for chance in reversed(CHANCES)] + [np.inf])
-    ways[AT_RANDOM] = (HELPERS["planner"], _chance, _as_it_is, by_chance)
+    ways[AT_RANDOM] = (HELPERS[PLANNER], _chance, _as_it_is, by_chance)
     with stage(f"ask for help with the agents of {size} levels", len(ways)) as shown:
         for done, (name, (helper, seen, danger, limits)) in enumerate(ways.items(), start=1):
             if not _help_path(part, name).exists():
@@ -897,7 +909,8 @@ def merge(study: CoinRunStudy, path: Path) -> None:
         pa.concat_tables([_read_part(part, name, PREDICTED) for part in parts])
         for name in ("steps", "members")
     )
-    helped = pa.concat_tables([_read_help(part, name) for part in parts for name in WAYS_OF_HELP])
+    ways = _ways_of_help(study)
+    helped = pa.concat_tables([_read_help(part, name) for part in parts for name in ways])
     chosen = [row for part in parts for row in _read_chosen(part)]
     write_json(path / "chosen.json", chosen)
     where = (study.sizes, study.env.max_steps)
