@@ -27,6 +27,7 @@ COINRUN_SETTINGS = """
     --sizes 4 8 --num-members 2 --num-test-levels 24 --num-calibration-levels 24
     --num-validation-levels 16 --num-shifted-levels 16 --num-train-levels-played 8 --num-chunks 3
     --num-help-levels 6 --num-help-thresholds 3 --num-inspected-levels 5 --seed 3 --windows 1 10
+    --helpers planner retreat
     --promises 0.2 0.5 --env.max-steps 40 --ppo.num-envs 8 --ppo.num-steps 16 --ppo.hidden 8
     --ppo.num-minibatches 2 --ppo.num-iterations 9 --danger.hidden 4 --danger.num-updates 20
     --danger.num-envs 8 --danger.num-steps 8 --danger.batch-size 8

@@ -303,7 +303,7 @@ def _largest(x: jax.Array) -> jax.Array:
 
 
 def in_bfloat16(net: Net) -> Net:
-    """The same network, whose products are of bfloat16 numbers; params and outputs stay float32.
+    """The same network, whose products are of bfloat16 numbers; outputs are float32, params may be.
 
     But for the last layer: a value near 5 would move in steps of 0.03, and ensembles are judged by
     how much less than that their members differ. For accelerators, where such products are faster;

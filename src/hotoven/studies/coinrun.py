@@ -103,7 +103,7 @@ class CoinRunStudy:
     promises: tuple[float, ...] = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5)  # shares left unannounced
     delta: float = 0.1  # learn-then-test may fail with this probability
     min_lead: int = 5  # steps before a death by which an alarm has to come to announce it
-    helpers: tuple[str, ...] = tuple(HELPERS)  # who is asked; the planner at random steps, too
+    helpers: tuple[str, ...] = tuple(HELPERS)  # asked for help; the planner always, at random, too
     help_steps: int = 10  # steps for which a helper takes over
     num_help_levels: int = 250  # test levels played with a helper, at most
     num_help_thresholds: int = 8  # from always asking to never asking
@@ -149,7 +149,7 @@ class CoinRunStudy:
         given = set(self.helpers)
         if PLANNER not in given or not given <= set(HELPERS) or len(given) < len(self.helpers):
             raise ValueError(
-                f"helpers must be different ones of {list(HELPERS)}, with the planner among them, "
+                f"helpers must be some of {list(HELPERS)}, each once, the planner among them, "
                 f"got {list(self.helpers)}"
             )
         if not all(0.0 < share < 1.0 for share in self.promises) or not self.promises:
