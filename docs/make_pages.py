@@ -61,8 +61,8 @@ HEADLINES: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "full": ("lavagrid --preset full", _OF_LAVAGRID),
     "coinrun-quick": ("coinrun --preset quick", _OF_COINRUN),
     "coinrun-full": (
-        "coinrun --preset full --sizes 10 200 --num-help-levels 150 --num-inspected-levels 40 "
-        "--num-chunks 10",
+        "coinrun --preset full --sizes 10 200 1000 --helpers planner --num-help-levels 150 "
+        "--num-inspected-levels 40",
         _OF_COINRUN,
     ),
 }
