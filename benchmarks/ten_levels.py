@@ -3,8 +3,8 @@
 For each seed N the agents of 10 levels that `hotoven reproduce coinrun --preset quick --seed N
 --level-seed N` would train; no other level is played. A line says how training episodes ended in a
 twentieth of the training, agent by agent: the first, the fifth, the tenth and the last. Actions are
-drawn. Two cores take three minutes for four agents. What came out: results/README.md, "The quick
-preset does not always teach ten levels".
+drawn. Two cores take three minutes for four agents. What came out: docs/coinrun-study.md, "How the
+presets were chosen".
 """
 
 import argparse
