@@ -684,7 +684,7 @@ def copied(tmp_path_factory, tmp_path: Path) -> Any:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("kind", "size"), [("lavagrid", 8), ("coinrun", 200)])
+@pytest.mark.parametrize(("kind", "size"), [("lavagrid", 8), ("coinrun", 10)])
 @pytest.mark.parametrize("helps", [False, True])
 def test_without_help_the_levels_end_as_in_the_runs_table(copied, tmp_path, kind, size, helps):
     path = copied(kind)
