@@ -261,17 +261,24 @@ def test_an_observation_too_small_for_its_convolutions_is_refused():
         nets.strided_cnn((32, 64, 3), *nets.NATURE, 5)
 
 
+SIDES = (36, 36, 3)
+
+
+def of_pictures(name: str) -> Net:
+    """A network of pictures, its last layer as random as the others."""
+    return {
+        "mlp": nets.mlp(SIDES, (16,), 4, high=255),
+        "nature": nets.strided_cnn(SIDES, *nets.NATURE, 4, 255),
+        "impala": nets.impala_cnn(SIDES, 4, (4, 6)),
+    }[name]
+
+
 @pytest.mark.parametrize("name", ["mlp", "nature", "impala"])
 def test_in_bfloat16_products_are_rounded_and_params_and_gradients_are_not(name: str):
-    shape = (36, 36, 3)
-    net = {
-        "mlp": nets.mlp(shape, (16,), 4, high=255),
-        "nature": nets.strided_cnn(shape, *nets.NATURE, 4, 255),
-        "impala": nets.impala_cnn(shape, 4, (4, 6)),
-    }[name]
+    net = of_pictures(name)
     halved = nets.in_bfloat16(net)
     params = jax.jit(halved.init)(jax.random.key(0))
-    obs = np.random.default_rng(0).integers(0, 256, (3, *shape), np.uint8)
+    obs = np.random.default_rng(0).integers(0, 256, (3, *SIDES), np.uint8)
     exact, rounded = jax.jit(net.apply)(params, obs), jax.jit(halved.apply)(params, obs)
     assert rounded.dtype == jnp.float32
     assert 0.0 < np.abs(rounded - exact).max() < 0.05 * np.abs(exact).max()
@@ -282,14 +289,7 @@ def test_in_bfloat16_products_are_rounded_and_params_and_gradients_are_not(name:
 @pytest.mark.optimised
 @pytest.mark.parametrize("name", ["mlp", "nature", "impala"])
 def test_params_that_are_kept_in_bfloat16_say_the_same_to_the_bit(name: str):
-    shape = (36, 36, 3)
-    net = nets.in_bfloat16(
-        {
-            "mlp": nets.mlp(shape, (16,), 4, high=255),
-            "nature": nets.strided_cnn(shape, *nets.NATURE, 4, 255),
-            "impala": nets.impala_cnn(shape, 4, (4, 6)),
-        }[name]
-    )
+    net = nets.in_bfloat16(of_pictures(name))
     noise = lambda leaf: 0.1 * jax.random.normal(jax.random.key(1), leaf.shape)  # noqa: E731
     params = jax.tree.map(lambda leaf: leaf + noise(leaf), jax.jit(net.init)(jax.random.key(0)))
     fewer = nets.halved(params)
@@ -299,7 +299,7 @@ def test_params_that_are_kept_in_bfloat16_say_the_same_to_the_bit(name: str):
     rest = len(jax.tree.leaves(params)) - len(jax.tree.leaves(whole))
     dtypes = [leaf.dtype.name for leaf in jax.tree.leaves(fewer)]
     assert (dtypes.count("bfloat16"), dtypes.count("float32")) == (rest, len(dtypes) - rest)
-    obs = np.random.default_rng(0).integers(0, 256, (3, *shape), np.uint8)
+    obs = np.random.default_rng(0).integers(0, 256, (3, *SIDES), np.uint8)
     apply = jax.jit(net.apply)
     np.testing.assert_array_equal(apply(params, obs), apply(fewer, obs))
 
