@@ -81,6 +81,8 @@ LAVAGRID = "reproduce lavagrid"
         (f"{LAVAGRID} --block-threshold nan", "block_threshold must be from 0 to 1, got nan"),
         (f"{LAVAGRID} --out /dev/null", "/dev/null is a file; a run needs a folder"),
         (f"{LAVAGRID} --out /dev/null/run", "/dev/null/run"),
+        (f"{LAVAGRID} --agents /no/such/run", "unknown setting --agents"),
+        ("reproduce coinrun --agents /no/such/run", "/no/such/run is not a run's folder"),
         ("evaluate", "the run's folder"),
         ("evaluate /no/such/run", "/no/such/run is not a run's folder"),
         ("evaluate /no/such/run --resume --force", "only one can be asked for|not a run's folder"),
@@ -561,6 +563,18 @@ def test_force_with_impossible_levels_loses_nothing(base, tmp_path, capsys):
     assert cli.main(words) == 2
     assert "2000 are needed" in capsys.readouterr().err
     assert_same(results(path), before)
+
+
+def test_force_without_agents_to_take_over_loses_nothing(tmp_path, capsys):
+    for name in ("source", "run"):
+        with Run.open(tmp_path / name, {"study": "coinrun", "settings": {}}) as run:
+            write_json(run.path / "findings.json", [name])
+            run.finish()
+    words = ["reproduce", "coinrun", "--out", str(tmp_path / "run"), "--force"]
+    assert cli.main([*words, "--agents", str(tmp_path / "source")]) == 2
+    assert "source has no agents of 10 levels; its agents are: none" in capsys.readouterr().err
+    assert read_json(tmp_path / "run" / "findings.json") == ["run"]
+    assert read_json(tmp_path / "run" / "run.json")["status"] == "finished"
 
 
 @pytest.mark.parametrize(

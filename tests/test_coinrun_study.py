@@ -21,7 +21,15 @@ from hotoven.storage import read_json, read_table
 from hotoven.studies import coinrun
 from hotoven.studies.coinrun import PRESETS, TABLES, CoinRunStudy, make_sets
 from hotoven.types import CATASTROPHE, RUNNING, SOLVED, Decision, Net, Trace
-from tinystudy import shared_folder, uninterrupted
+from tinystudy import (
+    COINRUN_SETTINGS,
+    assert_same,
+    finish,
+    results,
+    shared_folder,
+    start,
+    uninterrupted,
+)
 
 SMALL = replace(
     PRESETS["quick"],
@@ -238,8 +246,8 @@ def test_what_does_nothing_is_one_action():
     np.testing.assert_array_equal(said.value, each.value)
 
 
-def test_training_levels_are_tried_as_often_as_the_largest_set_has_room():
-    sets, study = make_sets(SMALL), replace(SMALL, sizes=(6, 20))
+def test_training_levels_are_tried_as_often_as_there_is_room():
+    sets, study = make_sets(SMALL), replace(SMALL, sizes=(6,), num_train_levels_played=20)
     played = coinrun._training_levels(study, sets.train, 6)
     np.testing.assert_array_equal(played.ids, sets.train.ids[np.arange(20) % 6])
     trace = made_up(0, "train", 20)
@@ -249,6 +257,90 @@ def test_training_levels_are_tried_as_often_as_the_largest_set_has_room():
     assert rows["attempt"].tolist() == [0] * 6 + [1] * 6 + [2] * 6
     np.testing.assert_array_equal(rows["level_id"], sets.train.ids[rows["level_index"]])
     assert rows["outcome"].tolist() == ["solved", "catastrophe"] * 9
+
+
+def trained(study: CoinRunStudy, path: Path) -> Path:
+    """A run with agents, new ones in the place of trained ones."""
+    players = coinrun.make_players(study)
+    with Run.open(path, {"study": "coinrun"}) as folder:
+        for size in study.sizes:
+            keys = jax.random.split(jax.random.key(size), study.num_members)
+            members = coinrun.kept(study.ppo, jax.vmap(players.member.init)(keys))
+            ensemble = coinrun.Ensemble(members, players.danger.init(keys[0]))
+            about = coinrun._about(study, size)
+            agents.save_params(coinrun._agents_path(path, size), ensemble._asdict(), about)
+        folder.finish()
+    return path
+
+
+@pytest.mark.optimised
+def test_agents_of_another_run_play_what_they_were_not_trained_for(tmp_path, monkeypatch):
+    source = trained(replace(SMALL, num_members=2), tmp_path / "source")
+    study = replace(
+        SMALL,
+        num_members=2,
+        sizes=(20,),
+        num_test_levels=7,
+        helpers=("planner",),
+        windows=(1, 10),
+        num_chunks=2,
+    )
+    monkeypatch.setattr(coinrun, "_train_members", None)  # nothing is trained
+    coinrun.check_source(study, source, tmp_path / "new")
+    with Run.open(tmp_path / "new", {}) as folder:
+        for _ in range(2):  # as a run that goes on asks for it again
+            coinrun.take_over(study, folder, source)
+            coinrun.train(study, folder)
+        origin = read_json(tmp_path / "new" / "run.json")["agents_of"]
+    assert [path.name for path in (tmp_path / "new" / "agents").iterdir()] == [
+        "levels20.safetensors"
+    ]
+    own, theirs = (coinrun._agents_path(tmp_path / name, 20) for name in ("new", "source"))
+    assert own.read_bytes() == theirs.read_bytes()
+    about = read_json(source / "run.json")
+    told = ("started", "versions", "hardware")
+    assert origin == {"run": str(source)} | {name: about[name] for name in told}
+    coinrun.check_agents(study, tmp_path / "new", again=True)
+
+
+@pytest.mark.optimised
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"seed": 1}, "settings.seed was 0, is 1"),
+        ({"level_seed": 1}, "settings.level_seed was 0, is 1"),
+        ({"env": replace(TINY.env, max_steps=13)}, "settings.env.max_steps was 12, is 13"),
+        ({"ppo": replace(TINY.ppo, gamma=0.5)}, "settings.ppo.gamma was 0.99, is 0.5"),
+        ({"danger": replace(TINY.danger, batch_size=7)}, "settings.danger.batch_size was 64, is 7"),
+        ({"num_test_levels": 3000}, "settings.levels_dealt was 2048, is 4096"),
+        ({"sizes": (5, 6)}, "has no agents of 6 levels; its agents are: levels5.safetensors"),
+    ],
+)
+def test_agents_that_were_trained_otherwise_are_not_taken_over(
+    settings: dict, message: str, tmp_path
+):
+    source = trained(TINY, tmp_path / "source")
+    coinrun.check_source(TINY, source, tmp_path / "new")
+    with pytest.raises(ValueError, match=message):
+        coinrun.check_source(replace(TINY, **settings), source, tmp_path / "new")
+
+
+@pytest.mark.optimised
+def test_no_agents_are_taken_over_where_there_are_others(tmp_path):
+    source = trained(TINY, tmp_path / "source")
+    for path in (source, tmp_path / "source" / ".." / "source"):
+        with pytest.raises(ValueError, match="cannot take over its own agents"):
+            coinrun.check_source(TINY, source, path)
+    with pytest.raises(ValueError, match="is not a run's folder"):
+        coinrun.check_source(TINY, tmp_path / "nowhere", tmp_path / "new")
+    with Run.open(tmp_path / "new", {}) as folder:
+        coinrun.take_over(TINY, folder, source)
+        own = coinrun._agents_path(tmp_path / "new", 5)
+        agents.save_params(own, {"other": np.zeros(1)}, {})
+        before = own.read_bytes()
+        with pytest.raises(ValueError, match="holds other agents than"):
+            coinrun.take_over(TINY, folder, source)
+    assert own.read_bytes() == before
 
 
 class Seen(Exception):
@@ -383,6 +475,13 @@ def test_every_unseen_level_is_played_once_in_every_way(run: Path):
         assert len(set(trained["level_id"])) == size
     single = table(run, "rates", set="train", num_train_levels=4, method="single")
     assert (single["num_levels"].item(), single["num_episodes"].item()) == (4, 4 * 2 * 2)
+
+
+@pytest.mark.long
+def test_agents_of_another_run_play_as_they_did_there(run: Path, tmp_path):
+    words = ("reproduce", "coinrun", "--agents", str(run), "--out", str(tmp_path / "new"))
+    finish(start(run.parent, *words, *COINRUN_SETTINGS))
+    assert_same(results(tmp_path / "new"), results(run))
 
 
 @pytest.mark.long

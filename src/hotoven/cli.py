@@ -64,6 +64,7 @@ class LavaGridTrain(LavaGridReproduce):
 class CoinRunReproduce(Reproduce):
     """Runs the CoinRun study from levels to findings."""
 
+    agents: Path | None = None  # a run whose agents play: none are trained
     settings: Annotated[coinrun.CoinRunStudy, tyro.conf.arg(name="")] = coinrun.CoinRunStudy()
 
 
@@ -209,7 +210,8 @@ OF_COINRUN: dict[type, type] = {
 }
 
 # Each is a module with check_levels, run, train, untrained, check_agents, evaluate, merge and
-# report; and with unmerge, where its runs can grow.
+# report; with unmerge, where its runs can grow; and with check_source and take_over, where agents
+# of another run can play.
 STUDIES: dict[str, Any] = {"lavagrid": lavagrid, "coinrun": coinrun}
 KINDS: dict[str, type] = {"lavagrid": lavagrid.LavaGridStudy, "coinrun": coinrun.CoinRunStudy}
 
@@ -384,9 +386,14 @@ def _reproduce(command: LavaGridReproduce | CoinRunReproduce, only_train: bool) 
     is_new = not path.exists() or (path.is_dir() and not any(path.iterdir()))
     if command.force or is_new:
         study.check_levels(command.settings)  # before anything is removed, or a run is begun
+    source = getattr(command, "agents", None)
+    if source is not None:
+        study.check_source(command.settings, source, path)
     with runs.Run.open(path, config, command.resume, command.force, defaults) as run:
         if run.grown:
             study.unmerge(_study_of(path)[1], path)  # what is there stays as it is
+        if source is not None and not _is_stored(run):
+            study.take_over(command.settings, run, source)
         if only_train:
             if not run.finished or run.grown or study.untrained(command.settings, path):
                 run.reopen()

@@ -8,7 +8,7 @@ Axes: L levels, T steps, M ensemble members, A actions.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -39,7 +39,7 @@ from hotoven.learners.ppo import PPOConfig, kept, make_net, make_ppo, output
 from hotoven.mechanisms.acting import ACTING, outputs, policies
 from hotoven.progress import stage
 from hotoven.report import coinrun_figures, coinrun_watch
-from hotoven.runs import Run, changes, filled
+from hotoven.runs import Run, changes, filled, read_about
 from hotoven.storage import (
     as_written,
     read_json,
@@ -99,7 +99,7 @@ class CoinRunStudy:
     num_calibration_levels: int = 1000  # unseen levels on which thresholds are chosen
     num_validation_levels: int = 500  # unseen levels for tuning, coefficients and the learned head
     num_shifted_levels: int = 500  # levels of the other mode, where a promise need not hold
-    num_train_levels_played: int = 200  # training levels played in evaluation, at most
+    num_train_levels_played: int = 200  # episodes on training levels, each as often as that allows
     promises: tuple[float, ...] = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5)  # shares left unannounced
     delta: float = 0.1  # learn-then-test may fail with this probability
     min_lead: int = 5  # steps before a death by which an alarm has to come to announce it
@@ -253,7 +253,7 @@ def make_sets(study: CoinRunStudy) -> Sets:
         "calibration": study.num_calibration_levels,
         "test": study.num_test_levels,
     }
-    each = DEALT * -(-max(sizes.values()) // DEALT)
+    each = _num_dealt(sizes.values())
     drawn = levels.split(study.env, 0, 0, each * len(sizes), study.level_seed).test
     # raw words, so that numpy's own ways of shuffling may change
     words = np.random.PCG64(study.level_seed).random_raw(len(drawn))
@@ -267,6 +267,11 @@ def make_sets(study: CoinRunStudy) -> Sets:
     if study.tune:
         dealt["test"] = dealt["validation"]
     return Sets(**dealt, shifted=shifted)
+
+
+def _num_dealt(sizes: Iterable[int]) -> int:
+    """How many levels are dealt to each set, for the largest of them to have enough."""
+    return DEALT * -(-max(sizes) // DEALT)
 
 
 def test_levels(study: CoinRunStudy, path: Path) -> LevelSet:
@@ -331,6 +336,46 @@ def check_agents(study: CoinRunStudy, path: Path, again: bool) -> None:
         load_ensemble(study, players, path, size)
 
 
+def check_source(study: CoinRunStudy, source: Path, path: Path) -> None:
+    """Raises ValueError unless the run at `source` has agents that a run at `path` can take over.
+
+    They must have been trained as the study trains, and on the same levels. How they are played
+    may differ.
+    """
+    read_about(source)
+    if source.resolve() == path.resolve():
+        raise ValueError(f"{path} cannot take over its own agents: --out names another folder")
+    players = make_players(study)
+    for size in study.sizes:
+        theirs = _agents_path(source, size)
+        if not theirs.exists():
+            there = sorted(one.name for one in theirs.parent.glob("levels*.safetensors"))
+            raise ValueError(
+                f"{source} has no agents of {size} levels; its agents are: "
+                f"{', '.join(there) or 'none'}"
+            )
+        load_ensemble(study, players, source, size)
+
+
+def take_over(study: CoinRunStudy, folder: Run, source: Path) -> None:
+    """Copies the agents of the run at `source`, so that none are trained; `check_source` first.
+
+    Raises:
+      ValueError: the folder has agents of its own, and they are others.
+    """
+    pairs = [(_agents_path(source, size), _agents_path(folder.path, size)) for size in study.sizes]
+    for theirs, own in pairs:
+        if own.exists() and own.read_bytes() != theirs.read_bytes():
+            raise ValueError(f"{own} holds other agents than {theirs}: --out names another folder")
+    for theirs, own in pairs:
+        if not own.exists():
+            write_bytes(own, theirs.read_bytes())
+    about = read_about(source)
+    told = ("started", "versions", "hardware", "continued_with")
+    origin = {"run": str(source)} | {name: about[name] for name in told if name in about}
+    folder.note(agents_of=origin)
+
+
 def load_ensemble(study: CoinRunStudy, players: Players, path: Path, size: int) -> Ensemble:
     """The agents trained on `size` levels of the run at `path`.
 
@@ -347,7 +392,9 @@ def load_ensemble(study: CoinRunStudy, players: Players, path: Path, size: int) 
     with made_again_without(source):
         params, about = agents.load_params(source, pattern._asdict())
     young = _about(CoinRunStudy(), size)  # a setting that is not there is its default
-    different = changes(filled(about, young), _about(study, size))
+    with as_written(source):
+        stored = _known_by(filled(about, young))
+    different = changes(stored, _known_by(_about(study, size)))
     if different:
         raise ValueError(f"{source} holds other agents: {', '.join(different)}")
     return Ensemble(**params)
@@ -457,8 +504,18 @@ def _said(players: Players, members: PyTree, danger: PyTree, state: PyTree, obs:
 
 
 def _about(study: CoinRunStudy, size: int) -> dict[str, Any]:
-    """What agents are stored with, and known by."""
+    """What agents are stored with."""
     return {"settings": settings(study), "num_train_levels": size}
+
+
+def _known_by(about: dict[str, Any]) -> dict[str, Any]:
+    """What of it makes agents what they are; the other settings say how they are played."""
+    given = about["settings"]
+    numbers = ("num_validation_levels", "num_calibration_levels", "num_test_levels")
+    num_dealt = _num_dealt([given["sizes"][-1], *(given[name] for name in numbers)])
+    names = ("env", "ppo", "danger", "num_members", "level_seed", "seed")
+    decisive = {name: given[name] for name in names} | {"levels_dealt": num_dealt}
+    return {"settings": decisive, "num_train_levels": about["num_train_levels"]}
 
 
 def _agents_path(path: Path, size: int) -> Path:
@@ -661,7 +718,7 @@ def _training_levels(study: CoinRunStudy, seen: LevelSet, size: int) -> LevelSet
     One compiled program plays them all. Policies draw their actions, so no two attempts at a level
     are alike; what is left over of a last round that is not whole is not counted.
     """
-    num_room = min(study.sizes[-1], study.num_train_levels_played)
+    num_room = study.num_train_levels_played
     return levels.take(seen, np.resize(np.arange(_num_played(study, size)), num_room))
 
 
