@@ -234,6 +234,40 @@ def test_a_measure_without_a_number_says_so(tables):
     assert words(coherence_figure(tables | {"coherence": empty}).axes[2]) == ["none"]
 
 
+def test_lengths_are_told_apart_where_one_is_a_hundred_times_another(tables):
+    table = tables["coherence"]
+    is_length = pc.equal(table["measure"], "run length")
+    hundred = pc.if_else(pc.equal(table["method"], "mean_hysteresis"), 100.0, 1.0)
+    for name in ("estimate", "low", "high"):
+        column = pc.if_else(is_length, hundred, table[name])
+        table = table.set_column(table.column_names.index(name), name, column)
+    figure = coherence_figure(tables | {"coherence": table})
+    by_title = {axes.get_title(): axes for axes in figure.axes}
+    axes = by_title["run length"]
+    assert axes.get_xscale() == "log"
+    low, high = axes.get_xlim()
+    shown = [tick for tick in axes.get_xticks() if low <= tick <= high]
+    assert shown == [1, 10, 100]
+    assert by_title["switch rate"].get_xscale() == "linear"
+
+
+def test_every_number_of_training_levels_is_shown(tables):
+    more = dict(tables)
+    for name in ("rates", "predictions", "promises", "alarms"):
+        again = tables[name].filter(pc.field("num_train_levels") == 200)
+        place = again.column_names.index("num_train_levels")
+        sizes = pa.array([1000] * len(again), again.schema.field(place).type)
+        own = again.set_column(place, again.schema.field(place), sizes)
+        more[name] = pa.concat_tables([tables[name], own])
+    shown = ["10 training levels", "200 training levels", "1,000 training levels"]
+    for draw, num_lines in ((promises_figure, 2), (alarms_figure, 3), (auc_figure, 2)):
+        axes = np.reshape(draw(more).axes, (num_lines, 3))
+        assert [one.get_title().partition(", unseen")[0] for one in axes[0]] == shown
+        for left, right in zip(axes[:, 1], axes[:, 2], strict=True):
+            if draw is not auc_figure:  # whose second line has a window in each column
+                assert len(left.lines) == len(right.lines) > 1
+
+
 def test_looks_are_in_the_order_of_ways_of_acting():
     assert tuple(ACTING_LOOKS) == ACTING
 
@@ -263,6 +297,12 @@ def test_a_vacuous_promise_is_hollow(tables):
     assert len(points) == 10
     assert sum(hollow) == sum(row["vacuous"] for row in rows) > 0
     assert sorted(one.get_ydata()[0] for one in points) == sorted(row["share"] for row in rows)
+    kept = tables["promises"].filter(~pc.field("vacuous"))
+    keys = [
+        [text.get_text() for text in promises_figure(one).legends[0].get_texts()]
+        for one in (tables, tables | {"promises": kept})
+    ]
+    assert [any("hollow" in key for key in own) for own in keys] == [True, False]
 
 
 def test_alarms_are_drawn_over_the_share_that_they_announce(tables):

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, PercentFormatter
 
 from hotoven.evaluation.coinrun_rows import Missing, Tables, all_sizes, rows_of
 from hotoven.report.animate import method_name
@@ -199,6 +199,8 @@ def coherence_figure(tables: Tables) -> Figure:
             values = numbers(own, "high")
             if (values[np.isfinite(values)] <= 1).all():
                 axes.xaxis.set_major_formatter(PercentFormatter(1))
+            else:  # steps: of who keeps to an action, some hundred times another's
+                _scale_by_factors(axes, values)
             axes.set_title(measure.replace(" in ", "\nin ").replace("_", " "), fontsize=11)
         _draw_forest(panels[-1], differences, methods, sizes)
         panels[-1].axvline(0, color=GREY, linewidth=1)
@@ -215,6 +217,15 @@ def coherence_figure(tables: Tables) -> Figure:
         legend(figure, handles, columns=len(handles))
         figure.suptitle("unseen levels; bars are 95% intervals", fontsize=10, color="#555555")
     return figure
+
+
+def _scale_by_factors(axes: Axes, values: np.ndarray) -> None:
+    """A logarithmic axis whose labels do not touch; `values` are what it shows."""
+    axes.set_xscale("log")
+    wide = np.nanmax(values) > 20 * np.nanmin(values)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1,) if wide else (1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.minorticks_off()
 
 
 def _bounds(outcome: str) -> tuple[str, str]:

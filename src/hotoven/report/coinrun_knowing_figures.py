@@ -92,17 +92,17 @@ def _scores_figure(tables: Tables, measure: str, words: str) -> Figure:
     rows = rows_of(tables, "predictions", acting=WATCHED)
     windows = sorted({row["window"] for row in rows}) or list(PANELS)
     with matplotlib.rc_context(STYLE):
-        figure = empty(12, 8.4)
-        above, below = figure.subplots(2, 2, sharey=True)
-        for axes, size in zip(above, (*compared_sizes(sizes), None), strict=False):
-            if size is None:
-                axes.set_axis_off()
-                continue
+        columns = max(len(sizes), len(PANELS))
+        figure = empty(6 * columns, 8.4)
+        above, below = figure.subplots(2, columns, sharey=True)
+        for axes in (*above[len(sizes) :], *below[len(PANELS) :]):
+            axes.set_axis_off()
+        for axes, size in zip(above, sizes, strict=False):
             chosen = [row for row in rows if row["num_train_levels"] == size]
             _draw_scores(axes, chosen, "window", windows, measure)
             logarithmic(axes, windows, "window, steps")
             axes.set_title(f"{size:,} training levels", fontsize=12)
-        for axes, window in zip(below, PANELS, strict=True):
+        for axes, window in zip(below, PANELS, strict=False):
             chosen = [row for row in rows if row["window"] == window]
             _draw_scores(axes, chosen, "num_train_levels", sizes, measure)
             logarithmic(axes, sizes, "number of training levels")
@@ -125,15 +125,17 @@ def promises_figure(tables: Tables) -> Figure:
 
     Where only an alarm in every step keeps a promise it is vacuous, and its point hollow.
     """
-    sizes = compared_sizes(all_sizes(tables))
+    sizes = all_sizes(tables)
     rows = rows_of(tables, "promises", score=SCORE)
     shares = sorted({row["promised"] for row in rows}) or [0.5]
     gap = min(np.diff(shares), default=0.1)
     with matplotlib.rc_context(STYLE):
-        figure = empty(10.5, 4.4 * len(sizes) + 0.9)
-        panels = figure.subplots(len(sizes), 2, sharex=True, sharey=True, squeeze=False)
-        for line, size in zip(panels, sizes, strict=True):
-            for axes, set_name in zip(line, SET_NAMES, strict=True):
+        figure = empty(0.9 + 4.8 * len(sizes), 9.7)
+        panels = figure.subplots(
+            len(SET_NAMES), len(sizes), sharex=True, sharey=True, squeeze=False
+        )
+        for line, set_name in zip(panels, SET_NAMES, strict=True):
+            for axes, size in zip(line, sizes, strict=True):
                 own = [
                     row for row in rows if (row["num_train_levels"], row["set"]) == (size, set_name)
                 ]
@@ -155,14 +157,12 @@ def promises_figure(tables: Tables) -> Figure:
             Line2D([], [], color=colour, marker=marker, linestyle="", label=RULE_NAMES[rule])
             for rule, (colour, marker) in RULE_LOOKS.items()
         ]
-        handles += [
-            Line2D(
-                [], [], color=BLACK, marker="o", markerfacecolor="white", linestyle="",
-                label="hollow: vacuous, alarm in every step",
-            ),
-            Patch(facecolor="#E8F3EE", label="promise kept"),
-        ]  # fmt: skip
-        legend(figure, handles, columns=4)
+        if any(row["vacuous"] for row in rows):
+            look = {"color": BLACK, "marker": "o", "markerfacecolor": "white", "linestyle": ""}
+            label = "hollow: vacuous, alarm in every step"
+            handles.append(Line2D([], [], **look, label=label))
+        handles.append(Patch(facecolor="#E8F3EE", label="promise kept"))
+        legend(figure, handles, columns=len(handles) if len(sizes) > 1 else 2)
         figure.suptitle(
             f"score: {SCORE}; acting: {method_name(WATCHED)}; bars are 95% intervals of the "
             "measured share,\nnot of the levels that thresholds were chosen on",
@@ -179,7 +179,7 @@ def alarms_figure(tables: Tables) -> Figure:
     oracle, who announces all with one threshold, is no line.
     """
     drawn = [score for score in SCORES if score != "oracle"]
-    sizes = compared_sizes(all_sizes(tables))
+    sizes = all_sizes(tables)
     rows = rows_of(tables, "alarms", acting=WATCHED)
     with matplotlib.rc_context(STYLE):
         figure = empty(1.2 + 5.4 * len(sizes), 11.4)
