@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from hotoven.evaluation.bootstrap import Interval, two_level, wilson
 from hotoven.evaluation.coinrun_findings import coinrun_findings
+from hotoven.evaluation.coinrun_help_claims import AT_RANDOM
 from hotoven.evaluation.coinrun_knowing_claims import promise_excess
 from hotoven.evaluation.coinrun_rows import compared_sizes
 from hotoven.evaluation.coinrun_verdicts import no_reduction, reduction, unpaired_difference
@@ -606,6 +607,41 @@ def test_ways_of_acting_that_are_safer_than_one_agent_are_named():
     assert (finding.details[-1].measure, finding.details[-1].estimate) == (
         "catastrophe: mean minus random_step, percentage points", 0
     )  # fmt: skip
+
+
+def test_every_number_of_training_levels_is_told():
+    rows, more = study(), 1000
+    at = {"num_train_levels": more}
+    rows["rates"].append(rate("test", 0.9, 0.1, more))
+    rows["comparisons"].append(
+        comparison("gain by size", -0.05, -0.03, other_num_train_levels=more)
+    )
+    rows["predictions"].append(area("entropy", 0.3, size=more))
+    rows["help_rates"] += [
+        helped(1.0, 0.3, 0.5) | at,
+        helped(1.0, 0.1, 0.3, helper=AT_RANDOM, threshold=0.97) | at,
+    ]
+    rows["help"] += [
+        row | at
+        for row in (
+            *helped_episodes("c" * 20 + "s" * 80),
+            *helped_episodes("c" * 25 + "s" * 75, AT_RANDOM, 0.97),
+        )
+    ]
+    said = found(rows)
+    verdicts = {claim: one.verdict for claim, one in found(study()).items()}
+    assert verdicts.items() <= {claim: one.verdict for claim, one in said.items()}.items()
+    told = {
+        (claim, one.num_train_levels, one.measure.partition(",")[0]): one.estimate
+        for claim, finding in said.items()
+        for one in finding.details
+    }
+    assert told["help helps", more, "levels on which planner avoided a catastrophe"] == 40
+    beyond = "levels: planner at alarms minus planner at random"
+    assert told["alarms beat chance", more, beyond] == pytest.approx(5)
+    assert "entropy with 1000 training levels" in said["values tell most"].note
+    measures = [one.measure for one in said["sigma helps less with more levels"].details]
+    assert sum("minus that with 1000 training levels" in measure for measure in measures) == 1
 
 
 def test_one_number_of_training_levels_leaves_out_what_compares_two():

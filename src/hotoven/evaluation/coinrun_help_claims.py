@@ -14,7 +14,6 @@ from hotoven.evaluation.coinrun_rows import (
     Missing,
     Tables,
     all_sizes,
-    compared_sizes,
     interval_of,
     rate_of,
     rows_of,
@@ -40,7 +39,7 @@ def judge_help(tables: Tables) -> Judged:
         f" {ABOVE}"
     )
     details = []
-    for one_size in compared_sizes(all_sizes(tables)):
+    for one_size in all_sizes(tables):
         near = _nearest(rows_of(tables, "help_rates", num_train_levels=one_size), REQUESTS)
         details += [
             detail(
@@ -64,7 +63,7 @@ def judge_help(tables: Tables) -> Judged:
 
 def judge_alarms(tables: Tables) -> Judged:
     """Whether a planner avoids more at alarms than one that takes over as often at random."""
-    size, *others = compared_sizes(all_sizes(tables))
+    size, *others = all_sizes(tables)
     interval, details = _beyond_chance(tables, size)
     for other in others:
         with suppress(Missing):

@@ -113,13 +113,9 @@ def _precision_gains(
 def judge_gain_by_size(tables: Tables) -> Judged:
     """Whether the standard deviation adds less with more training levels."""
     size, other = _two_sizes(tables)
-    by_size = {
-        "comparison": "gain by size",
-        "num_train_levels": size,
-        "other_num_train_levels": other,
-        "acting": "mean",
-    }
-    interval = _compared(row_of(tables, "comparisons", **by_size, window=FIRST, score=SCORE))
+    by_size = {"comparison": "gain by size", "num_train_levels": size, "acting": "mean"}
+    decisive = {"other_num_train_levels": other, "window": FIRST, "score": SCORE}
+    interval = _compared(row_of(tables, "comparisons", **by_size, **decisive))
     details = _auc_details(
         tables,
         "gain by {score}, minus that with {other_num_train_levels} training levels, "
@@ -194,7 +190,7 @@ def judge_best(tables: Tables) -> Judged:
     )
     turned = [
         f"{name} with {one} training levels"
-        for one in compared_sizes(all_sizes(tables))
+        for one in all_sizes(tables)
         for name, area in _areas(tables, one, FIRST).items()
         if area.high < 0.5 and name in RIVALS
     ]
