@@ -24,15 +24,16 @@ from hotoven.evaluation.rollout import play
 from hotoven.learners.ppo import make_ppo
 from hotoven.levels import make_levels
 from hotoven.mechanisms.acting import policies
-from hotoven.studies import coinrun
+from hotoven.studies.coinrun_agents import make_players
+from hotoven.studies.coinrun_settings import PRESETS, CoinRunStudy
 from hotoven.types import CATASTROPHE, SOLVED, LevelSet, PyTree
 
 NUM_UNSEEN = 1000
 
 
-def study_of(chosen: argparse.Namespace) -> coinrun.CoinRunStudy:
+def study_of(chosen: argparse.Namespace) -> CoinRunStudy:
     """Published settings: the full preset's, a clip of values, and no velocity in the pixels."""
-    full = coinrun.PRESETS["full"]
+    full = PRESETS["full"]
     on_gpu = jax.default_backend() == "gpu"  # products of bfloat16 numbers are slow elsewhere
     ppo = replace(full.ppo, net=chosen.net, value_clip=0.2, bfloat16=on_gpu)
     each = ppo.num_envs * ppo.num_steps
@@ -66,7 +67,7 @@ def main() -> None:
     chosen = parser.parse_args()
     use_every_core()
     study = study_of(chosen)
-    players = coinrun.make_players(study)
+    players = make_players(study)
     learner = make_ppo(study.ppo, study.env)
     steps_each = study.ppo.num_envs * study.ppo.num_steps
     keys = jax.random.split(jax.random.key(study.seed), study.num_members)

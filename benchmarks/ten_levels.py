@@ -16,7 +16,8 @@ import numpy as np
 from hotoven import agents
 from hotoven.devices import use_every_core
 from hotoven.learners.ppo import make_ppo
-from hotoven.studies import coinrun
+from hotoven.studies.coinrun_agents import MEMBERS
+from hotoven.studies.coinrun_settings import PRESETS, CoinRunStudy, make_sets
 from hotoven.studies.parts import agent_key
 
 SIZE = 10
@@ -24,11 +25,11 @@ NUM_CHUNKS = 20
 SHOWN = (0, 4, 9, NUM_CHUNKS - 1)  # chunks of the training
 
 
-def learned(study: coinrun.CoinRunStudy) -> list[agents.ChunkReport]:
+def learned(study: CoinRunStudy) -> list[agents.ChunkReport]:
     """How the study's agents of ten levels fared in each twentieth of their training."""
-    seen = coinrun.make_sets(study).train.levels
+    seen = make_sets(study).train.levels
     members = range(study.num_members)
-    keys = jnp.stack([agent_key(study.seed, coinrun.MEMBERS, SIZE, each) for each in members])
+    keys = jnp.stack([agent_key(study.seed, MEMBERS, SIZE, each) for each in members])
     size = -(-study.ppo.num_iterations // NUM_CHUNKS)
     reports: list[agents.ChunkReport] = []
     agents.train(
@@ -51,7 +52,7 @@ def told(name: str, shares: np.ndarray) -> str:
 def main() -> None:
     """Trains and prints."""
     parser = argparse.ArgumentParser(description=__doc__)
-    quick = coinrun.PRESETS["quick"]
+    quick = PRESETS["quick"]
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of agents and levels")
     parser.add_argument(
         "--limits", type=int, nargs="+", default=[quick.env.max_steps], help="steps of an episode"

@@ -13,7 +13,8 @@ import pytest
 
 from hotoven import agents, levels
 from hotoven.learners.ppo import PPOConfig
-from hotoven.studies import coinrun
+from hotoven.studies import coinrun_agents
+from hotoven.studies.coinrun_settings import PRESETS, make_sets
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 FEW = PPOConfig(
@@ -35,7 +36,7 @@ class Trained(Exception):
 
 
 def test_ten_levels_trains_the_agents_that_the_study_would(monkeypatch, tmp_path):
-    quick = replace(coinrun.PRESETS["quick"], num_members=3, seed=2, level_seed=2)
+    quick = replace(PRESETS["quick"], num_members=3, seed=2, level_seed=2)
 
     def trains(config, learner, seen, num_levels, keys, *others, **more):
         raise Trained(config, seen, num_levels, jax.random.key_data(keys))
@@ -44,7 +45,7 @@ def test_ten_levels_trains_the_agents_that_the_study_would(monkeypatch, tmp_path
     with pytest.raises(Trained) as ours:
         script("ten_levels").learned(replace(quick, sizes=(10,)))
     with pytest.raises(Trained) as theirs:
-        coinrun._train_members(quick, coinrun.make_sets(quick).train, tmp_path)
+        coinrun_agents._train_members(quick, make_sets(quick).train, tmp_path)
     config, seen, num_levels, keys = ours.value.args
     study_config, study_seen, study_num_levels, study_keys = theirs.value.args
     assert config == study_config
@@ -57,8 +58,8 @@ def test_ten_levels_trains_the_agents_that_the_study_would(monkeypatch, tmp_path
 
 @pytest.mark.slow
 def test_ten_levels_tells_how_episodes_ended_agent_by_agent(monkeypatch, capsys):
-    quick = replace(coinrun.PRESETS["quick"], ppo=FEW)
-    monkeypatch.setitem(coinrun.PRESETS, "quick", quick)
+    quick = replace(PRESETS["quick"], ppo=FEW)
+    monkeypatch.setitem(PRESETS, "quick", quick)
     words = ["ten_levels", "--seeds", "1", "--limits", "6", "--members", "2"]
     monkeypatch.setattr("sys.argv", words)
     script("ten_levels").main()
@@ -72,10 +73,10 @@ def test_ten_levels_tells_how_episodes_ended_agent_by_agent(monkeypatch, capsys)
 @pytest.mark.long
 def test_the_published_curve_is_of_the_first_seeds_and_those_that_follow(monkeypatch, capsys):
     module = script("published_curve")
-    full = coinrun.PRESETS["full"]
+    full = PRESETS["full"]
     few = replace(FEW, num_iterations=full.ppo.num_iterations)
     short = replace(full, env=replace(full.env, max_steps=30), ppo=few)
-    monkeypatch.setitem(coinrun.PRESETS, "full", short)
+    monkeypatch.setitem(PRESETS, "full", short)
     monkeypatch.setattr(module, "NUM_UNSEEN", 20)
     made: list[Any] = []
 

@@ -14,12 +14,35 @@ from hotoven import agents
 from hotoven.envs.coinrun import helpers
 from hotoven.envs.coinrun.env import CoinRun
 from hotoven.envs.coinrun.planner import NOTHING, NUM_MOVES
+from hotoven.evaluation import knowing
 from hotoven.learners.ppo import output
 from hotoven.mechanisms.acting import ACTING
 from hotoven.runs import ENTRIES, Run
 from hotoven.storage import read_json, read_table
-from hotoven.studies import coinrun
-from hotoven.studies.coinrun import PRESETS, TABLES, CoinRunStudy, make_sets
+from hotoven.studies import coinrun, coinrun_agents, coinrun_help, coinrun_parts, coinrun_plays
+from hotoven.studies.coinrun import TABLES
+from hotoven.studies.coinrun_agents import (
+    Ensemble,
+    Probes,
+    agents_path,
+    load_ensemble,
+    make_players,
+)
+from hotoven.studies.coinrun_help import play_with_helpers
+from hotoven.studies.coinrun_parts import is_whole, read_chosen
+from hotoven.studies.coinrun_plays import (
+    _episode_rows,
+    _num_played,
+    _training_levels,
+    play_alone,
+)
+from hotoven.studies.coinrun_settings import (
+    PREDICTED,
+    PRESETS,
+    WATCHED,
+    CoinRunStudy,
+    make_sets,
+)
 from hotoven.types import CATASTROPHE, RUNNING, SOLVED, Decision, Net, Trace
 from tinystudy import (
     COINRUN_SETTINGS,
@@ -135,7 +158,7 @@ def test_no_two_members_have_one_key(tmp_path, monkeypatch):
         return jax.vmap(learner.net.init)(keys)
 
     monkeypatch.setattr(agents, "train", trains)
-    coinrun._train_members(study, make_sets(study).train, tmp_path)
+    coinrun_agents._train_members(study, make_sets(study).train, tmp_path)
     assert [num_levels for num_levels, _ in given] == [5] * 3 + [20] * 3
     assert len({words for _, words in given}) == 6
 
@@ -146,7 +169,7 @@ def test_agents_are_stored_as_precise_as_their_network_uses_them(
     bfloat16: bool, first: str, tmp_path, monkeypatch
 ):
     study = replace(TINY, ppo=replace(TINY.ppo, bfloat16=bfloat16))
-    players = coinrun.make_players(study)
+    players = make_players(study)
     # other than new ones: the last layer of those says nothing, and no bias does
     trained = jax.tree.map(
         lambda leaf: leaf + jax.random.normal(jax.random.key(2), leaf.shape),
@@ -155,10 +178,12 @@ def test_agents_are_stored_as_precise_as_their_network_uses_them(
     danger = players.danger.init(jax.random.key(1))
     trains = lambda *arguments: jax.tree.map(np.asarray, trained)  # noqa: E731
     monkeypatch.setattr(agents, "train", trains)
-    monkeypatch.setattr(coinrun, "_train_danger", lambda *arguments: jax.tree.map(batched, danger))
+    monkeypatch.setattr(
+        coinrun_agents, "_train_danger", lambda *arguments: jax.tree.map(batched, danger)
+    )
     with Run.open(tmp_path, {}) as folder:
         coinrun.train(study, folder)
-    loaded = coinrun.load_ensemble(study, players, tmp_path, 5)
+    loaded = load_ensemble(study, players, tmp_path, 5)
     hidden, last = loaded.members
     assert (hidden["w"].dtype.name, last["w"].dtype.name) == (first, "float32")
     obs = np.random.default_rng(0).integers(0, 2, study.env.obs_shape).astype(np.float32)
@@ -186,11 +211,11 @@ class Told:
 
 
 def test_a_classifier_of_danger_learns_from_its_own_training_levels(monkeypatch):
-    seen, players = make_sets(TINY).train, coinrun.make_players(SMALL)
+    seen, players = make_sets(TINY).train, make_players(SMALL)
     keys = jax.random.split(jax.random.key(0), (2, 2))
     members = jax.vmap(jax.vmap(players.member.init))(keys)
-    monkeypatch.setattr(coinrun, "make_danger", lambda config, env: Told())
-    told = coinrun._train_danger(replace(SMALL, num_members=2), members, seen)
+    monkeypatch.setattr(coinrun_agents, "make_danger", lambda config, env: Told())
+    told = coinrun_agents._train_danger(replace(SMALL, num_members=2), members, seen)
     assert told["count"].tolist() == [5, 20]  # the first ones, of the set that is given
     first = jax.tree.leaves(seen.levels)[0][0]
     np.testing.assert_array_equal(told["seed"], np.stack([first, first]))
@@ -219,7 +244,7 @@ def made_up(seed: int, set: str, count: int) -> Trace:
         cause=np.zeros(grid, np.int8),
         reward=np.zeros(grid, np.float32),
         dangerous=(),
-        probes=coinrun.Probes(
+        probes=Probes(
             values=generator.normal(size=(*grid, num_members)).astype(np.float32),
             probabilities=policies / policies.sum(axis=-1, keepdims=True),
             dangers=generator.random((*grid, NUM_MOVES), np.float32),
@@ -231,7 +256,7 @@ def made_up(seed: int, set: str, count: int) -> Trace:
 
 
 def test_what_does_nothing_is_one_action():
-    players, env = coinrun.make_players(TINY), TINY.env
+    players, env = make_players(TINY), TINY.env
     params = players.member.init(jax.random.key(0))
     # the last layer of a new network says nothing
     params[-1] = jax.tree.map(lambda leaf: leaf + np.arange(16) / 8, params[-1])
@@ -248,10 +273,10 @@ def test_what_does_nothing_is_one_action():
 
 def test_training_levels_are_tried_as_often_as_there_is_room():
     sets, study = make_sets(SMALL), replace(SMALL, sizes=(6,), num_train_levels_played=20)
-    played = coinrun._training_levels(study, sets.train, 6)
+    played = _training_levels(study, sets.train, 6)
     np.testing.assert_array_equal(played.ids, sets.train.ids[np.arange(20) % 6])
     trace = made_up(0, "train", 20)
-    rows = coinrun._episode_rows(study, {}, played, trace, coinrun._num_played(study, 6))
+    rows = _episode_rows(study, {}, played, trace, _num_played(study, 6))
     # the third round and two more levels: what is not whole is left out
     assert rows["level_index"].tolist() == [*range(6)] * 3
     assert rows["attempt"].tolist() == [0] * 6 + [1] * 6 + [2] * 6
@@ -261,14 +286,14 @@ def test_training_levels_are_tried_as_often_as_there_is_room():
 
 def trained(study: CoinRunStudy, path: Path) -> Path:
     """A run with agents, new ones in the place of trained ones."""
-    players = coinrun.make_players(study)
+    players = make_players(study)
     with Run.open(path, {"study": "coinrun"}) as folder:
         for size in study.sizes:
             keys = jax.random.split(jax.random.key(size), study.num_members)
-            members = coinrun.kept(study.ppo, jax.vmap(players.member.init)(keys))
-            ensemble = coinrun.Ensemble(members, players.danger.init(keys[0]))
-            about = coinrun._about(study, size)
-            agents.save_params(coinrun._agents_path(path, size), ensemble._asdict(), about)
+            members = coinrun_agents.kept(study.ppo, jax.vmap(players.member.init)(keys))
+            ensemble = Ensemble(members, players.danger.init(keys[0]))
+            about = coinrun_agents._about(study, size)
+            agents.save_params(agents_path(path, size), ensemble._asdict(), about)
         folder.finish()
     return path
 
@@ -285,7 +310,7 @@ def test_agents_of_another_run_play_what_they_were_not_trained_for(tmp_path, mon
         windows=(1, 10),
         num_chunks=2,
     )
-    monkeypatch.setattr(coinrun, "_train_members", None)  # nothing is trained
+    monkeypatch.setattr(coinrun_agents, "_train_members", None)  # nothing is trained
     coinrun.check_source(study, source, tmp_path / "new")
     with Run.open(tmp_path / "new", {}) as folder:
         for _ in range(2):  # as a run that goes on asks for it again
@@ -295,7 +320,7 @@ def test_agents_of_another_run_play_what_they_were_not_trained_for(tmp_path, mon
     assert [path.name for path in (tmp_path / "new" / "agents").iterdir()] == [
         "levels20.safetensors"
     ]
-    own, theirs = (coinrun._agents_path(tmp_path / name, 20) for name in ("new", "source"))
+    own, theirs = (agents_path(tmp_path / name, 20) for name in ("new", "source"))
     assert own.read_bytes() == theirs.read_bytes()
     about = read_json(source / "run.json")
     told = ("started", "versions", "hardware")
@@ -335,7 +360,7 @@ def test_no_agents_are_taken_over_where_there_are_others(tmp_path):
         coinrun.check_source(TINY, tmp_path / "nowhere", tmp_path / "new")
     with Run.open(tmp_path / "new", {}) as folder:
         coinrun.take_over(TINY, folder, source)
-        own = coinrun._agents_path(tmp_path / "new", 5)
+        own = agents_path(tmp_path / "new", 5)
         agents.save_params(own, {"other": np.zeros(1)}, {})
         before = own.read_bytes()
         with pytest.raises(ValueError, match="holds other agents than"):
@@ -348,14 +373,14 @@ class Seen(Exception):
 
 
 def test_nothing_is_chosen_on_test_levels(tmp_path, monkeypatch):
-    sets, players = make_sets(TINY), coinrun.make_players(TINY)
+    sets, players = make_sets(TINY), make_players(TINY)
     keys = jax.random.split(jax.random.key(0), TINY.num_members)
-    untrained = coinrun.Ensemble(jax.vmap(players.member.init)(keys), players.danger.init(keys[0]))
+    untrained = Ensemble(jax.vmap(players.member.init)(keys), players.danger.init(keys[0]))
 
     def see_thresholds(*arguments: Any) -> None:
         raise Seen(arguments[6].tolist())
 
-    monkeypatch.setattr(coinrun, "play_with_help", see_thresholds)
+    monkeypatch.setattr(coinrun_help, "play_with_help", see_thresholds)
 
     def chosen(name: str, **seeds: int) -> tuple[dict, list, list]:
         """Heads, coefficients and thresholds of help; a set with a seed is made up anew."""
@@ -363,17 +388,17 @@ def test_nothing_is_chosen_on_test_levels(tmp_path, monkeypatch):
         def record(policy: Any, played: dict) -> dict[str, Trace]:
             return {set: made_up(seeds.get(set, 0), set, len(one)) for set, one in played.items()}
 
-        monkeypatch.setattr(coinrun, "_make_recorder", lambda *_: record)
+        monkeypatch.setattr(coinrun_plays, "_make_recorder", lambda *_: record)
         everything = TINY, sets, players, untrained, tmp_path / name, TINY.sizes[-1]
-        coinrun._play_one(*everything)
+        play_alone(*everything)
         with pytest.raises(Seen) as seen:
-            coinrun._help_one(*everything)
+            play_with_helpers(*everything)
         told = tmp_path / name
-        heads = {method: read_json(told / method / "head.json") for method in coinrun.PREDICTED}
-        return heads, coinrun._read_chosen(told), seen.value.args[0]
+        heads = {method: read_json(told / method / "head.json") for method in PREDICTED}
+        return heads, read_chosen(told), seen.value.args[0]
 
     heads, coefficients, thresholds = chosen("first")
-    assert {row["acting"] for row in coefficients} == set(coinrun.PREDICTED)
+    assert {row["acting"] for row in coefficients} == set(PREDICTED)
     assert all(heads.values())
     # equal but for what was played on levels that nothing may be chosen on
     assert chosen("other", train=1, test=1, shifted=1) == (heads, coefficients, thresholds)
@@ -384,9 +409,9 @@ def test_nothing_is_chosen_on_test_levels(tmp_path, monkeypatch):
 
 
 def test_what_is_played_is_not_played_again(tmp_path, monkeypatch):
-    sets, players = make_sets(TINY), coinrun.make_players(TINY)
+    sets, players = make_sets(TINY), make_players(TINY)
     keys = jax.random.split(jax.random.key(0), TINY.num_members)
-    untrained = coinrun.Ensemble(jax.vmap(players.member.init)(keys), players.danger.init(keys[0]))
+    untrained = Ensemble(jax.vmap(players.member.init)(keys), players.danger.init(keys[0]))
     count = 0
 
     def record(policy: Any, played: dict) -> dict[str, Trace]:
@@ -397,10 +422,10 @@ def test_what_is_played_is_not_played_again(tmp_path, monkeypatch):
     def play() -> int:
         """How often something was played."""
         before = count
-        coinrun._play_one(TINY, sets, players, untrained, tmp_path, TINY.sizes[-1])
+        play_alone(TINY, sets, players, untrained, tmp_path, TINY.sizes[-1])
         return count - before
 
-    monkeypatch.setattr(coinrun, "_make_recorder", lambda *_: record)
+    monkeypatch.setattr(coinrun_plays, "_make_recorder", lambda *_: record)
     asked = tmp_path / "help-planner.parquet"
     assert play() == len(ACTING) - 1 + TINY.num_members
     asked.touch()
@@ -409,7 +434,7 @@ def test_what_is_played_is_not_played_again(tmp_path, monkeypatch):
     (tmp_path / "single" / "episodes.parquet").unlink()
     assert play() == 1 + TINY.num_members
     assert asked.exists()
-    (tmp_path / coinrun.WATCHED / "episodes.parquet").unlink()  # of whose episodes help was asked
+    (tmp_path / WATCHED / "episodes.parquet").unlink()  # of whose episodes help was asked
     assert play() == 1
     assert not asked.exists()
 
@@ -420,28 +445,30 @@ def test_only_the_helpers_of_a_study_are_asked(tmp_path, monkeypatch):
     recorded = SimpleNamespace(columns={"mu": known, "sigma": known}, num_steps=np.array([3, 3]))
     asked = []
     for module, name, result in (
-        (coinrun, "_read_chosen", []),
-        (coinrun, "_read_part", None),
-        (coinrun.knowing, "read_recorded", recorded),
-        (coinrun, "_all_played", True),
+        (coinrun_help, "read_chosen", []),
+        (coinrun_help, "read_part", None),
+        (knowing, "read_recorded", recorded),
+        (coinrun_parts, "all_played", True),
     ):
         monkeypatch.setattr(module, name, lambda *arguments, result=result: result)
     rows = lambda study, where, *_: {"helper": np.array([where["helper"]])}  # noqa: E731
-    monkeypatch.setattr(coinrun, "_helped_rows", rows)
-    monkeypatch.setattr(coinrun, "play_with_help", lambda *arguments: asked.append(arguments[7]))
-    players = coinrun.make_players(study)
+    monkeypatch.setattr(coinrun_help, "_helped_rows", rows)
+    monkeypatch.setattr(
+        coinrun_help, "play_with_help", lambda *arguments: asked.append(arguments[7])
+    )
+    players = make_players(study)
     members = jax.vmap(players.member.init)(jax.random.split(jax.random.key(0), 2))
-    ensemble = coinrun.Ensemble(members, players.danger.init(jax.random.key(1)))
-    assert not coinrun._whole(study, tmp_path)
-    coinrun._help_one(study, make_sets(study), players, ensemble, tmp_path, 5)
+    ensemble = Ensemble(members, players.danger.init(jax.random.key(1)))
+    assert not is_whole(study, tmp_path)
+    play_with_helpers(study, make_sets(study), players, ensemble, tmp_path, 5)
     assert asked == [helpers.planner, helpers.retreat, helpers.planner]
     assert {path.name for path in tmp_path.iterdir()} == {
         "help-planner.parquet",
         "help-retreat.parquet",
         "help-planner_at_random.parquet",
     }
-    assert coinrun._whole(study, tmp_path)
-    assert not coinrun._whole(TINY, tmp_path)
+    assert is_whole(study, tmp_path)
+    assert not is_whole(TINY, tmp_path)
 
 
 @pytest.fixture(scope="module")
@@ -486,7 +513,7 @@ def test_agents_of_another_run_play_as_they_did_there(run: Path, tmp_path):
 
 @pytest.mark.long
 def test_recorded_steps_end_as_the_episodes_did(run: Path):
-    for method in coinrun.PREDICTED:
+    for method in PREDICTED:
         steps = table(run, "steps", set="test", num_train_levels=8, method=method)
         episodes = table(run, "episodes", set="test", num_train_levels=8, method=method)
         last = np.flatnonzero(np.diff(steps["level_index"], append=-1))
@@ -510,7 +537,7 @@ def test_who_never_asks_plays_the_very_episodes_that_were_played_alone(run: Path
 
 @pytest.mark.long
 def test_what_each_member_said_is_what_the_scores_were_made_of(run: Path):
-    for method in coinrun.PREDICTED:
+    for method in PREDICTED:
         said = table(run, "members", num_train_levels=8, method=method)
         steps = table(run, "steps", set="test", num_train_levels=8, method=method)
         early = steps["level_index"] < 5  # of as many levels it is kept
