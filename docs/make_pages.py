@@ -35,8 +35,8 @@ from hotoven.evaluation.findings import (
 from hotoven.levels import split
 from hotoven.runs import counted, read_about
 from hotoven.storage import read_table
-from hotoven.studies import coinrun as coinrun_study
-from hotoven.studies.lavagrid import PRESETS, LavaGridStudy
+from hotoven.studies import coinrun_settings as coinrun_study
+from hotoven.studies.lavagrid_settings import PRESETS, LavaGridStudy
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 MADE: Final = "<!-- Made by docs/make_pages.py from the class and its docstring; do not edit. -->"

@@ -15,7 +15,7 @@ from hotoven.agents import Chunks, TrainingDiverged
 from hotoven.learners.dqn import DQNConfig, make_dqn
 from hotoven.learners.ppo import PPOConfig, make_ppo
 from hotoven.storage import read_arrays, write_arrays
-from hotoven.studies.lavagrid import PRESETS
+from hotoven.studies.lavagrid_settings import PRESETS
 from hotoven.types import CATASTROPHE, OUTCOMES, RUNNING, SOLVED, TIMEOUT
 from probes import Probe, right_and_wrong, stack, two_steps
 

@@ -15,7 +15,8 @@ from hotoven.envs.lavagrid import LavaGrid
 from hotoven.learners import ppo
 from hotoven.learners.dqn import DQNConfig
 from hotoven.learners.ppo import PPOConfig
-from hotoven.studies import lavagrid
+from hotoven.studies import lavagrid_plays
+from hotoven.studies.lavagrid_settings import PRESETS
 
 SMALL = DQNConfig(
     net="mlp",
@@ -244,14 +245,14 @@ def test_a_ratio_is_taken_turn_by_turn(monkeypatch: pytest.MonkeyPatch):
 def test_the_evaluation_benchmark_times_every_method_and_adds_them_up(
     monkeypatch: pytest.MonkeyPatch,
 ):
-    every_policy = lavagrid.policies
+    every_policy = lavagrid_plays.policies
 
     def two_policies(*arguments: Any) -> dict[str, Any]:  # each method takes seconds to compile
         policies = every_policy(*arguments)
         return {method: policies[method] for method in ("mean", "single+blocker")}
 
-    monkeypatch.setattr(lavagrid, "policies", two_policies)
-    study = replace(lavagrid.PRESETS["quick"], dqn=SMALL, num_test_levels=4, num_members=2)
+    monkeypatch.setattr(lavagrid_plays, "policies", two_policies)
+    study = replace(PRESETS["quick"], dqn=SMALL, num_test_levels=4, num_members=2)
     result = bench.evaluation_speed(repeats=2, study=study)
     assert set(result.figures) == {"mean", "single+blocker"}
     assert set(result.units.values()) == {"s"}

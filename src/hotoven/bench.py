@@ -32,7 +32,7 @@ from hotoven.learners.dqn import DQNConfig, make_dqn
 from hotoven.learners.experience import reset_all, step_all
 from hotoven.learners.learner import Learner
 from hotoven.learners.ppo import PPOConfig, make_net, make_ppo, rows_at_once
-from hotoven.studies import coinrun, lavagrid
+from hotoven.studies import coinrun_settings, lavagrid_agents, lavagrid_plays, lavagrid_settings
 from hotoven.types import Env, PyTree
 
 EXTRA: Final = "pip install 'hotoven[bench]'"
@@ -486,7 +486,9 @@ class Training(NamedTuple):
         return self.num_members * self.num_iterations * each
 
 
-SYMBOLS: Final = Training(coinrun.PRESETS["quick"].ppo, coinrun.PRESETS["quick"].env, 5)
+SYMBOLS: Final = Training(
+    coinrun_settings.PRESETS["quick"].ppo, coinrun_settings.PRESETS["quick"].env, 5
+)
 
 # CleanRL's settings for procgen, with Nature-CNN. A peer knows no other network.
 PIXELS: Final = Training(
@@ -496,7 +498,10 @@ PIXELS: Final = Training(
 # On a GPU: five members of each network, and the rate in a thousand steps per second to reach.
 ON_GPU: Final = {
     net: Training(
-        replace(coinrun.PRESETS["full"].ppo, net=net), coinrun.PRESETS["full"].env, 5, 500
+        replace(coinrun_settings.PRESETS["full"].ppo, net=net),
+        coinrun_settings.PRESETS["full"].env,
+        5,
+        500,
     )
     for net in ("nature", "impala")
 }
@@ -662,24 +667,24 @@ def _described(name: str, training: Training) -> str:
 
 def evaluation_speed(
     repeats: int,
-    study: lavagrid.LavaGridStudy = lavagrid.PRESETS["quick"],
+    study: lavagrid_settings.LavaGridStudy = lavagrid_settings.PRESETS["quick"],
 ) -> Result:
     """Seconds to play every test level with every method, once compiled.
 
     The networks are untrained; every single member is played. A turn is the sum over methods.
     """
-    nets = lavagrid.make_nets(study)
+    nets = lavagrid_agents.make_nets(study)
     k_members, k_dropout, k_blocker, k_play = jax.random.split(jax.random.key(study.seed), 4)
-    ensemble = lavagrid.Ensemble(
+    ensemble = lavagrid_agents.Ensemble(
         jax.vmap(nets.member.init)(jax.random.split(k_members, study.num_members)),
         nets.dropout.init(k_dropout),
         nets.blocker.init(k_blocker),
     )
     test = levels.split(study.env, 0, 0, study.num_test_levels, study.level_seed).test
-    players = lavagrid.make_players(study)
+    players = lavagrid_plays.make_players(study)
     contestants = {
         method: _timed(partial(players[method], policy, test.levels, k_play))
-        for method, policy in lavagrid.policies(study, nets, ensemble).items()
+        for method, policy in lavagrid_plays.policies(study, nets, ensemble).items()
     }
     figures, units = take_turns(contestants, repeats)
     total = np.sum(list(figures.values()), axis=0)

@@ -1,68 +1,69 @@
-"""The gridworld study as plain data, and its one way through: train, block, play, tell.
+"""The gridworld study's one way through: train, block, play, tell.
 
 Every stage writes its result into the run's folder and is skipped where the result is there, so
-that a killed run goes on where it stopped and ends with the same bytes.
+that a killed run goes on where it stopped and ends with the same bytes. Settings and levels are in
+`lavagrid_settings`, agents in `lavagrid_agents`, and what they play in `lavagrid_plays`.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from jax.tree_util import Partial
 
-from hotoven import agents, levels
-from hotoven.envs.lavagrid import LavaGrid
 from hotoven.evaluation import findings, outcomes, scores
 from hotoven.evaluation.knowing import read_recorded
 from hotoven.evaluation.live import Said
-from hotoven.evaluation.prediction import Calibration, calibration
 from hotoven.evaluation.promise import Promise, catastrophe_peaks, conformal_threshold
-from hotoven.evaluation.rollout import Episodes, play, record
-from hotoven.learners.danger import DangerConfig, make_danger
-from hotoven.learners.dqn import DQNConfig, make_dqn, make_net
-from hotoven.mechanisms.blocker import Blocker
-from hotoven.mechanisms.dropout import MCDropout
-from hotoven.mechanisms.mean import Mean
-from hotoven.mechanisms.member import Member
-from hotoven.mechanisms.vote import Vote
-from hotoven.progress import stage, tell
+from hotoven.progress import tell
 from hotoven.report import animate, figures
-from hotoven.runs import GROWS, Run, changes, filled
-from hotoven.storage import (
-    as_written,
-    read_json,
-    read_table,
-    write_bytes,
-    write_json,
-    write_table,
+from hotoven.runs import Run
+from hotoven.storage import as_written, read_json, read_table, write_bytes, write_json, write_table
+from hotoven.studies.lavagrid_agents import (
+    PLAY,
+    Nets,
+    agents_path,
+    checkpoint_path,
+    is_trained,
+    load_ensemble,
+    make_nets,
+    part_path,
+    train_agents,
 )
+from hotoven.studies.lavagrid_plays import play_all, policies
+from hotoven.studies.lavagrid_settings import PRESETS, LavaGridStudy, make_split
 from hotoven.studies.parts import (
     BY_HAND,
     agent_key,
     check_recorded,
-    check_seeds,
-    check_sizes,
     level_path,
     made_again_without,
-    named,
-    repeat,
-    settings,
-    stack,
     stored_test_levels,
-    training_note,
     watched_size,
     write_levels,
 )
-from hotoven.types import OUTCOMES, LevelSet, Net, PyTree
+from hotoven.types import LevelSet, PyTree
 from hotoven.watch import Watched
 
+__all__ = [  # what is asked of a study by its name
+    "PRESETS",
+    "LavaGridStudy",
+    "check_agents",
+    "check_levels",
+    "evaluate",
+    "merge",
+    "report",
+    "run",
+    "train",
+    "unmerge",
+    "untrained",
+    "watched",
+]
 # Columns without which a stored table is none of a study's.
 STEP_COLUMNS = (
     *("set", "method", "num_train_levels", "replication", "level_index", "level_id", "step"),
@@ -72,116 +73,10 @@ RATE_COLUMNS = (
     *("set", "method", "num_train_levels", "num_levels", "num_replications", "resampled"),
     *("catastrophe_rate", "solved_rate"),
 )
-METHODS = ("single", "mean", "vote", "mc_dropout")
-BLOCKED = "+blocker"
-TRACED = ("single", "mean", "mean+blocker")  # methods whose episodes are recorded step by step
 WATCHED = "mean"  # the method that asks a person for help
 PROMISED = 0.2  # share of catastrophes that its alarms may leave unannounced, by default
 HELP_STEPS = 5  # for which a person takes over, by default
-
-
-@dataclass(frozen=True)
-class LavaGridStudy:
-    """The gridworld study's settings."""
-
-    env: LavaGrid = LavaGrid()  # the environment
-    dqn: DQNConfig = DQNConfig()  # training of one agent
-    danger: DangerConfig = DangerConfig()  # the blocker's classifier
-    sizes: tuple[int, ...] = (10, 100, 1000)  # numbers of training levels, growing
-    num_members: int = 9  # agents in an ensemble
-    num_replications: int = 1  # independent ensembles for each number of training levels
-    mc_dropout: float = 0.1  # share of units dropped by the MC-dropout agent
-    block_threshold: float = 0.5  # the blocker blocks above this probability
-    num_test_levels: int = 1000  # unseen levels, never used for tuning
-    num_validation_levels: int = 1000  # unseen levels for tuning
-    tune: bool = False  # play the validation levels in place of the test levels
-    num_train_levels_played: int = 1000  # training levels played in evaluation, at most
-    num_traced_levels: int = 100  # test levels recorded step by step
-    num_chunks: int = 20  # pieces of one training; checkpoints are written between them
-    level_seed: int = 0  # which levels
-    seed: int = 0  # which agents
-
-    def __post_init__(self) -> None:
-        check_sizes(self.sizes, least=2)
-        check_seeds(self.seed, self.level_seed)
-        for name in (
-            "num_members",
-            "num_replications",
-            "num_test_levels",
-            "num_train_levels_played",
-            "num_traced_levels",
-            "num_chunks",
-        ):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.num_validation_levels < 0:
-            raise ValueError(
-                f"num_validation_levels must be at least 0, got {self.num_validation_levels}"
-            )
-        for name in ("num_members", "num_replications"):
-            if getattr(self, name) > 10_000:
-                raise ValueError(f"{name} must be at most 10000, got {getattr(self, name)}")
-        if not self.dqn.hidden:
-            raise ValueError("dqn.hidden must be a layer for MC-dropout, or several, got ()")
-        if self.tune and self.num_validation_levels < 1:
-            raise ValueError("tune needs num_validation_levels of at least 1, got 0")
-        if not 0.0 < self.mc_dropout < 1.0:
-            raise ValueError(f"mc_dropout must be between 0 and 1, got {self.mc_dropout}")
-        if not 0.0 <= self.block_threshold <= 1.0:
-            raise ValueError(f"block_threshold must be from 0 to 1, got {self.block_threshold}")
-
-
-# Found on training and validation levels: docs/differences.md, "How the presets were chosen".
-_QUICK = LavaGridStudy(
-    dqn=DQNConfig(
-        filters=(16, 32),
-        hidden=(128,),
-        learning_rate=1e-3,
-        learning_rate_end=0.1,
-        gamma=0.8,
-        batch_size=32,
-        replay_capacity=20_480,
-        num_updates=8000,
-        num_envs=128,
-        steps_per_update=16,
-        target_period=128,
-        epsilon_decay=0.9995,
-        double_q=False,
-    )
-)
-PRESETS = {
-    "quick": _QUICK,
-    "full": replace(
-        _QUICK,
-        dqn=replace(
-            _QUICK.dqn,
-            learning_rate=1.5e-3,
-            learning_rate_end=0.0,
-            batch_size=64,
-            replay_capacity=51_200,
-            num_updates=24_000,
-            epsilon_decay=0.9997,
-        ),
-        sizes=(5, 20, 100, 1000, 10_000),
-        num_replications=5,
-    ),
-}
-
-
-class Ensemble(NamedTuple):
-    """Everything trained for one number of levels in one replication."""
-
-    members: PyTree  # leaves [M, ...]
-    dropout: PyTree  # one network's params
-    blocker: PyTree  # the classifier's params
-
-
-class Nets(NamedTuple):
-    """The networks that an Ensemble's params belong to."""
-
-    member: Net
-    dropout: Net
-    blocker: Net
+_TRAINS_THEM = "hotoven train with --resume trains them"
 
 
 def run(study: LavaGridStudy, folder: Run) -> list[findings.Finding]:
@@ -203,17 +98,11 @@ def untrained(study: LavaGridStudy, path: Path) -> list[int]:
     In a run that has got more replications, agents that have played may be gone for good.
     """
     asked = _unplayed(study, path) or range(study.num_replications)
-    return [one for one in asked if not _is_trained(study, path, one)]
+    return [one for one in asked if not is_trained(study, path, one)]
 
 
 def _unplayed(study: LavaGridStudy, path: Path) -> list[int]:
     return [one for one in range(study.num_replications) if not _is_played(path, one)]
-
-
-def _is_trained(study: LavaGridStudy, path: Path, replication: int) -> bool:
-    told = _part_path(path, replication) / "calibration.json"
-    paths = [_agents_path(path, size, replication) for size in study.sizes]
-    return all(one.exists() for one in [*paths, told])
 
 
 def _train(study: LavaGridStudy, folder: Run, replications: Iterable[int]) -> None:
@@ -222,13 +111,10 @@ def _train(study: LavaGridStudy, folder: Run, replications: Iterable[int]) -> No
     for role, chosen in split._asdict().items():
         tell(f"{role} levels: {len(chosen)}, {chosen.num_duplicates} duplicates dropped")
     for replication in replications:
-        if not _is_trained(study, folder.path, replication):
-            ensembles = _train_all(study, split.train, folder.path, replication)
-            for size, ensemble in zip(study.sizes, ensembles, strict=True):
-                path = _agents_path(folder.path, size, replication)
-                agents.save_params(path, ensemble._asdict(), _about(study, size, replication))
+        if not is_trained(study, folder.path, replication):
+            train_agents(study, split.train, folder.path, replication)
         for role in ("members", "dropout"):
-            _checkpoint_path(folder.path, role, replication).unlink(missing_ok=True)
+            checkpoint_path(folder.path, role, replication).unlink(missing_ok=True)
 
 
 def evaluate(study: LavaGridStudy, folder: Run) -> None:
@@ -239,11 +125,11 @@ def evaluate(study: LavaGridStudy, folder: Run) -> None:
     """
     split = make_split(study)
     for replication in _unplayed(study, folder.path):
-        _evaluate_all(study, split, folder.path, replication)
+        play_all(study, split, folder.path, replication)
 
 
 def _is_played(path: Path, replication: int) -> bool:
-    return (_part_path(path, replication) / "episodes.parquet").exists()
+    return (part_path(path, replication) / "episodes.parquet").exists()
 
 
 def check_agents(study: LavaGridStudy, path: Path, again: bool) -> None:
@@ -252,37 +138,17 @@ def check_agents(study: LavaGridStudy, path: Path, again: bool) -> None:
         if _is_played(path, replication) and not again:
             continue  # in a run that has got more replications those agents may be gone
         for size in study.sizes:
-            if not _agents_path(path, size, replication).exists():
+            if not agents_path(path, size, replication).exists():
                 raise ValueError(
                     f"{path} has no agents of {size} levels, replication {replication + 1}: "
                     f"{_TRAINS_THEM}"
                 )
             load_ensemble(study, path, size, replication)
-        if not _is_trained(study, path, replication):
+        if not is_trained(study, path, replication):
             raise ValueError(
                 f"{path} does not say how replication {replication + 1}'s blockers are calibrated: "
                 f"{_TRAINS_THEM}"
             )
-
-
-_TRAINS_THEM = "hotoven train with --resume trains them"
-
-
-def make_split(study: LavaGridStudy) -> levels.Split:
-    """The study's training, validation and test levels; the last are the validation's in tuning."""
-    split = levels.split(
-        study.env,
-        study.sizes[-1],
-        study.num_validation_levels,
-        study.num_test_levels,
-        study.level_seed,
-    )
-    return split._replace(test=split.validation) if study.tune else split
-
-
-def test_levels(study: LavaGridStudy, path: Path) -> LevelSet:
-    """The test levels of the run at `path`."""
-    return stored_test_levels(path, study.env, lambda: make_split(study).test)
 
 
 def check_levels(study: LavaGridStudy) -> None:
@@ -290,9 +156,14 @@ def check_levels(study: LavaGridStudy) -> None:
     make_split(study)
 
 
+def test_levels(study: LavaGridStudy, path: Path) -> LevelSet:
+    """The test levels of the run at `path`."""
+    return stored_test_levels(path, study.env, lambda: make_split(study).test)
+
+
 def merge(study: LavaGridStudy, path: Path) -> None:
     """Writes the tables of the run at `path` from those of its replications."""
-    parts = [_part_path(path, replication) for replication in range(study.num_replications)]
+    parts = [part_path(path, replication) for replication in range(study.num_replications)]
     episodes = pa.concat_tables([_read_part(part, "episodes") for part in parts])
     for name, table in (
         ("episodes", episodes),
@@ -337,7 +208,7 @@ def unmerge(study: LavaGridStudy, path: Path) -> None:
         tables = {"episodes": episodes.filter(pc.field("replication") == replication)}
         if replication == 0:  # those of the others are not kept
             tables = {"steps": steps, **tables}
-        folder = _part_path(path, replication)
+        folder = part_path(path, replication)
         write_json(folder / "calibration.json", told[replication])
         for name, table in tables.items():  # the episodes last: they say that all is there
             columns = dict(zip(table.column_names, table.itercolumns(), strict=True))
@@ -394,60 +265,6 @@ def _write_film(study: LavaGridStudy, folder: Path, steps: pa.Table, test: Level
     return [f"unseen.gif, unseen.mp4: {sample.caption}"]
 
 
-MEMBERS, DROPOUT, BLOCKER, PLAY = range(4)  # roles of random keys
-
-
-def _agents_path(path: Path, size: int, replication: int) -> Path:
-    return path / "agents" / f"levels{size}-r{replication}.safetensors"
-
-
-def _part_path(path: Path, replication: int) -> Path:
-    return path / "parts" / f"r{replication}"
-
-
-def _checkpoint_path(path: Path, role: str, replication: int) -> Path:
-    return path / "checkpoints" / f"{role}-r{replication}.safetensors"
-
-
-def _train_all(
-    study: LavaGridStudy, seen: LevelSet, path: Path, replication: int
-) -> list[Ensemble]:
-    """The ensembles of one replication, one per number of training levels."""
-    members = _train_agents(study, study.dqn, seen, path, replication, MEMBERS)
-    dropout = _train_agents(study, _dropout_config(study), seen, path, replication, DROPOUT)
-    blockers = _train_blockers(study, members, seen, path, replication)
-    return [
-        jax.tree.map(lambda leaf, index=index: leaf[index], Ensemble(members, dropout, blockers))
-        for index in range(len(study.sizes))
-    ]
-
-
-def load_ensemble(study: LavaGridStudy, path: Path, size: int, replication: int) -> Ensemble:
-    """The agents trained on `size` levels in one replication of the run at `path`.
-
-    Raises:
-      ValueError: there are none, or they are damaged or of other settings.
-    """
-    nets = make_nets(study)
-    key = jax.random.key(0)
-    keys = jax.random.split(key, study.num_members)
-    pattern = Ensemble(
-        jax.eval_shape(jax.vmap(nets.member.init), keys),
-        jax.eval_shape(nets.dropout.init, key),
-        jax.eval_shape(nets.blocker.init, key),
-    )
-    source = _agents_path(path, size, replication)
-    with made_again_without(source, "train"):
-        params, about = agents.load_params(source, pattern._asdict())
-    young = _about(LavaGridStudy(), size, replication)  # a setting that is not there is its default
-    stored = filled(about, young)
-    stored["settings"].pop(GROWS, None)  # was kept once
-    different = changes(stored, _about(study, size, replication))
-    if different:
-        raise ValueError(f"{source} holds other agents: {', '.join(different)}")
-    return Ensemble(**params)
-
-
 def watched(
     study: LavaGridStudy,
     path: Path,
@@ -464,7 +281,7 @@ def watched(
     Raises:
       ValueError: there are no such agents, too few deaths for that promise, or damaged files.
     """
-    there = [one for one in study.sizes if _agents_path(path, one, 0).exists()]
+    there = [one for one in study.sizes if agents_path(path, one, 0).exists()]
     size = watched_size(path, study.sizes, there, size)
     promised, first = BY_HAND, 0
     if threshold is None:
@@ -532,269 +349,3 @@ def _said(nets: Nets, members: PyTree, blocker: PyTree, state: PyTree, obs: PyTr
     """What is shown of a state; a member's value is its largest Q-value."""
     q = jax.vmap(nets.member.apply, (0, None))(members, obs)
     return Said(q.max(axis=1), q, jax.nn.sigmoid(nets.blocker.apply(blocker, obs)))
-
-
-def _about(study: LavaGridStudy, size: int, replication: int) -> dict[str, Any]:
-    """What agents are stored with, and known by; not by how many other replications there are."""
-    decisive = {name: value for name, value in settings(study).items() if name != GROWS}
-    return {"settings": decisive, "num_train_levels": size, "replication": replication}
-
-
-def make_nets(study: LavaGridStudy) -> Nets:
-    """The networks of the study."""
-    return Nets(
-        make_net(study.dqn, study.env),
-        make_net(_dropout_config(study), study.env),
-        make_danger(study.danger, study.env).net,
-    )
-
-
-def _dropout_config(study: LavaGridStudy) -> DQNConfig:
-    return replace(study.dqn, dropout=study.mc_dropout)
-
-
-def _train_agents(
-    study: LavaGridStudy,
-    config: DQNConfig,
-    seen: LevelSet,
-    path: Path,
-    replication: int,
-    role: int,
-) -> PyTree:
-    """Params of every size's agents: members [sizes, M, ...], or one with dropout [sizes, ...]."""
-    each = study.num_members if role == MEMBERS else 1
-    who = [(size, member) for size in study.sizes for member in range(each)]
-    keys = jnp.stack([agent_key(study.seed, role, replication, *agent) for agent in who])
-    chunks = agents.Chunks(config.num_iterations, -(-config.num_iterations // study.num_chunks))
-    words = "agents" if role == MEMBERS else "MC-dropout agents"
-    checkpoint = _checkpoint_path(path, "members" if role == MEMBERS else "dropout", replication)
-    title = f"train {len(who)} {words}, replication {replication + 1}"
-    with stage(title, config.num_updates) as shown, named(who, checkpoint):
-        params = agents.train(
-            config,
-            make_dqn(config, study.env),
-            seen.levels,
-            np.array([size for size, _ in who]),
-            keys,
-            chunks,
-            checkpoint,
-            lambda chunk: shown.show(
-                chunk.num_updates, training_note(study.sizes, each, chunk, "lava")
-            ),
-        )
-    if role == DROPOUT:
-        return params
-    return jax.tree.map(lambda leaf: leaf.reshape(len(study.sizes), each, *leaf.shape[1:]), params)
-
-
-def _train_blockers(
-    study: LavaGridStudy, members: PyTree, seen: LevelSet, path: Path, replication: int
-) -> PyTree:
-    """The classifiers' params, leaves [sizes, ...], and their calibration, written to the folder.
-
-    Two classifiers are fitted per size: one on all training levels, which is used, and one on a
-    part of them, whose calibration is measured on the rest. Both explore with the ensemble's mean.
-    """
-    nets, danger = make_nets(study), make_danger(study.danger, study.env)
-    sizes = np.array(study.sizes)
-    fitted = np.maximum(1, np.floor(sizes * (1.0 - study.danger.calibration_share)).astype(int))
-    fitted = np.minimum(fitted, sizes - 1)
-    level_tree = jax.tree.map(jnp.asarray, seen.levels)
-
-    def experience(params: PyTree, first: jax.Array, count: jax.Array, key: jax.Array) -> PyTree:
-        window = jax.tree.map(lambda leaf: jnp.roll(leaf, -first, axis=0), level_tree)
-        q = lambda obs: jax.vmap(nets.member.apply, (0, None))(params, obs).mean(axis=0)  # noqa: E731
-        return danger.collect(lambda obs: q(obs).argmax(), window, count, key)
-
-    @jax.jit
-    def all_sizes(params: PyTree, fit_sizes: jax.Array, sizes: jax.Array, keys: jax.Array) -> Any:
-        def one(params: PyTree, num_fit: jax.Array, size: jax.Array, key: jax.Array) -> Any:
-            k_all, k_part, k_rest, k_fit = jax.random.split(key, 4)
-            nothing = jnp.int32(0)
-            whole = danger.fit(experience(params, nothing, size, k_all), k_fit)
-            part = danger.fit(experience(params, nothing, num_fit, k_part), k_fit)
-            rest = experience(params, num_fit, size - num_fit, k_rest)
-            # in blocks: the taps of all rows at once would take gigabytes
-            logits = jax.lax.map(partial(danger.net.apply, part), rest.obs, batch_size=1024)
-            chosen = jnp.take_along_axis(logits, rest.action[:, None], axis=1)[:, 0]
-            return whole, jax.nn.sigmoid(chosen), rest.catastrophe
-
-        return jax.vmap(one)(params, fit_sizes, sizes, keys)
-
-    keys = jnp.stack([agent_key(study.seed, BLOCKER, replication, size, 0) for size in study.sizes])
-    with stage(f"train {len(sizes)} blockers, replication {replication + 1}", 1) as shown:
-        params, probability, happened = all_sizes(
-            members, jnp.asarray(fitted, jnp.int32), jnp.asarray(sizes, jnp.int32), keys
-        )
-        finite = [
-            np.isfinite(leaf).reshape(len(sizes), -1).all(axis=1)
-            for leaf in [*jax.tree.leaves(params), probability]
-        ]
-        diverged = sizes[~np.logical_and.reduce(finite)]
-        if diverged.size:
-            raise agents.TrainingDiverged(
-                f"a blocker's params became NaN or infinite, after training on {diverged.tolist()} "
-                f"levels (danger.learning_rate {study.danger.learning_rate})"
-            )
-        told = [
-            calibration(p, h, study.block_threshold)
-            for p, h in zip(np.asarray(probability), np.asarray(happened), strict=True)
-        ]
-        shown.show(1, _calibration_note(study, told))
-    write_json(
-        _part_path(path, replication) / "calibration.json",
-        [
-            {"num_train_levels": size, "num_fit_levels": int(num_fit), **told_one._asdict()}
-            for size, num_fit, told_one in zip(study.sizes, fitted, told, strict=True)
-        ],
-    )
-    return params
-
-
-def _calibration_note(study: LavaGridStudy, told: list[Calibration]) -> str:
-    return "; ".join(
-        f"{size} levels: calibration error {findings.number_text(100 * one.expected_error)}% "
-        "on held-out training levels"
-        for size, one in zip(study.sizes, told, strict=True)
-    )
-
-
-def policies(study: LavaGridStudy, nets: Nets, ensemble: Ensemble) -> dict[str, Any]:
-    """Every method's policy; `single` and `single+blocker` have leaves [M, ...], one per member."""
-    found = {
-        "single": Member(ensemble.members, nets.member),
-        "mean": Mean(ensemble.members, nets.member),
-        "vote": Vote(ensemble.members, nets.member),
-        "mc_dropout": MCDropout(ensemble.dropout, nets.dropout, study.num_members),
-    }
-    threshold = jnp.float32(study.block_threshold)
-    guard = lambda inner: Blocker(inner, ensemble.blocker, threshold, nets.blocker)  # noqa: E731
-    blocked = {f"{name}{BLOCKED}": guard(policy) for name, policy in found.items()}
-    # the classifier is shared by the members, so its leaves get the members' axis too
-    many = lambda leaf: jnp.broadcast_to(leaf, (study.num_members, *leaf.shape))  # noqa: E731
-    blocked["single+blocker"] = Blocker(
-        found["single"],
-        jax.tree.map(many, ensemble.blocker),
-        jnp.full(study.num_members, threshold),
-        nets.blocker,
-    )
-    return found | blocked
-
-
-def make_players(study: LavaGridStudy) -> dict[str, Callable[..., Episodes]]:
-    """One compiled player per method: (policy, levels, key) -> Episodes, [M, L] for single ones."""
-    one = partial(play, study.env)
-    many = jax.vmap(one, (0, None, None))
-    names = [*METHODS, *(f"{name}{BLOCKED}" for name in METHODS)]
-    return {name: jax.jit(many if name.startswith("single") else one) for name in names}
-
-
-def _evaluate_all(study: LavaGridStudy, split: levels.Split, path: Path, replication: int) -> None:
-    """Every method on every test level, and on the training levels: the replication's tables."""
-    nets, players = make_nets(study), make_players(study)
-    recorder = _make_recorder(study, nets)
-    rows: list[dict[str, Any]] = []
-    traces: list[dict[str, Any]] = []
-    with stage(f"play, replication {replication + 1}", len(study.sizes)) as shown:
-        for done, size in enumerate(study.sizes, start=1):
-            ensemble = load_ensemble(study, path, size, replication)
-            acting = policies(study, nets, ensemble)
-            key = agent_key(study.seed, PLAY, replication, size, 0)
-            chosen, parts = _levels_to_play(study, split, size)
-            where = {"num_train_levels": size, "replication": replication}
-            for method, policy in acting.items():
-                episodes = players[method](policy, chosen.levels, key)
-                for name, part in parts.items():
-                    label = {"set": name, **where, "method": method}
-                    rows += _episode_rows(study, label, levels.take(chosen, part), episodes, part)
-            traced = levels.take(split.test, slice(0, study.num_traced_levels))
-            for method in TRACED:
-                label = {"set": "test", **where, "method": method}
-                trace = recorder(acting[method], ensemble, traced.levels, key, method=method)
-                traces.append(_step_rows(study, label, traced, trace))
-            shown.show(done, f"{size} training levels")
-    folder = _part_path(path, replication)
-    write_table(folder / "steps.parquet", stack(traces))
-    write_table(folder / "episodes.parquet", stack(rows))
-
-
-def _levels_to_play(
-    study: LavaGridStudy, split: levels.Split, size: int
-) -> tuple[LevelSet, dict[str, slice]]:
-    """Test levels, then training levels, and which are which.
-
-    The training levels are repeated up to a number that is the same for every size, so that one
-    compiled program plays them all; the repeats belong to no part.
-    """
-    num_seen = min(size, study.num_train_levels_played)
-    num_test, num_room = len(split.test), min(study.sizes[-1], study.num_train_levels_played)
-    seen = levels.take(split.train, np.resize(np.arange(num_seen), num_room))
-    parts = {"test": slice(0, num_test), "train": slice(num_test, num_test + num_seen)}
-    return levels.concatenate(split.test, seen), parts
-
-
-def _make_recorder(study: LavaGridStudy, nets: Nets) -> Callable[..., Any]:
-    """(policy, ensemble, levels, key, method) -> Trace with all networks' outputs as probes."""
-
-    @partial(jax.jit, static_argnames="method")
-    def recorder(
-        policy: Any, ensemble: Ensemble, chosen: PyTree, key: jax.Array, method: str
-    ) -> Any:
-        if method.startswith("single"):
-            policy = jax.tree.map(lambda leaf: leaf[0], policy)
-
-        def probe(state: PyTree, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
-            q = jax.vmap(nets.member.apply, (0, None))(ensemble.members, obs)
-            return q, jax.nn.sigmoid(nets.blocker.apply(ensemble.blocker, obs))
-
-        return record(study.env, policy, chosen, key, probe)
-
-    return recorder
-
-
-def _episode_rows(
-    study: LavaGridStudy, where: dict[str, Any], chosen: LevelSet, episodes: Episodes, part: slice
-) -> Iterator[dict[str, Any]]:
-    """One block of rows of episodes.parquet per agent, from a part of the episodes."""
-    arrays = jax.tree.map(lambda leaf: np.atleast_2d(np.asarray(leaf))[:, part], episodes)
-    is_single = where["method"].startswith("single")
-    for member in range(arrays.outcome.shape[0]):
-        yield {
-            **repeat(where | {"member": member if is_single else -1}, len(chosen)),
-            "level_index": np.arange(len(chosen), dtype=np.int32),
-            "level_id": chosen.ids,
-            "outcome": np.array(OUTCOMES)[arrays.outcome[member]],
-            "cause": np.array(study.env.causes)[arrays.cause[member]],
-            **{
-                name: getattr(arrays, name)[member]
-                for name in Episodes._fields
-                if name not in ("outcome", "cause")
-            },
-        }
-
-
-def _step_rows(
-    study: LavaGridStudy, where: dict[str, Any], chosen: LevelSet, trace: Any
-) -> dict[str, Any]:
-    """The valid steps of recorded episodes as rows of steps.parquet."""
-    trace = jax.tree.map(np.asarray, trace)
-    level, step = np.nonzero(trace.valid)
-    at = lambda leaf: leaf[level, step]  # noqa: E731
-    q, probability = trace.probes
-    return {
-        **repeat(where | {"member": 0 if where["method"].startswith("single") else -1}, len(level)),
-        "level_index": level.astype(np.int32),
-        "level_id": chosen.ids[level],
-        "step": step.astype(np.int32),
-        "action": at(trace.decision.action),
-        "wanted": at(trace.decision.wanted),
-        "outcome": np.array(OUTCOMES)[at(trace.outcome)],
-        "cause": np.array(study.env.causes)[at(trace.cause)],
-        "risk": at(trace.decision.risk),
-        "intervened": at(trace.decision.intervened),
-        "blocked": at(trace.decision.blocked),
-        "preferences": at(trace.decision.preferences),
-        "members": at(q).reshape(len(level), -1),
-        "blocker": at(probability),
-        "dangerous": at(trace.dangerous),
-    }
