@@ -555,10 +555,15 @@ def _machines(folder: Path) -> str:
     record = folder / "run.json"
     if not record.exists():
         return ""
-    about = json.loads(record.read_text())
-    machines = [about, *about.get("continued_with", [])]
+    machines = _history(json.loads(record.read_text()))
     # a machine again with other versions is named once
     return ", then on ".join(dict.fromkeys(_machine(one["hardware"]) for one in machines))
+
+
+def _history(about: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """What tells of a machine in a run's record, that of agents from another run first."""
+    before = _history(about["agents_of"]) if "agents_of" in about else []
+    return [*before, about, *about.get("continued_with", [])]
 
 
 def _machine(hardware: Mapping[str, Any]) -> str:

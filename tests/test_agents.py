@@ -303,7 +303,8 @@ def test_params_come_back_as_they_were(tmp_path):
     net = nets.mlp((3,), (4,), 2)
     params = jax.vmap(net.init)(KEYS)
     agents.save_params(path, params, {"seed": 3})
-    loaded, about = agents.load_params(path, jax.eval_shape(jax.vmap(net.init), KEYS))
+    arrays, about = agents.read_params(path)
+    loaded = agents.from_arrays(arrays, jax.eval_shape(jax.vmap(net.init), KEYS), path)
     assert about == {"seed": 3}
     assert jax.tree.structure(loaded) == jax.tree.structure(params)
     assert content(loaded) == content(params)
@@ -314,7 +315,7 @@ def test_params_of_another_network_are_refused(tmp_path):
     agents.save_params(path, nets.mlp((3,), (4,), 2).init(KEYS[0]), {})
     pattern = jax.eval_shape(nets.mlp((3,), (5,), 2).init, KEYS[0])
     with pytest.raises(ValueError, match=r"0\.b must be float32\[5\], got float32\[4\]"):
-        agents.load_params(path, pattern)
+        agents.from_arrays(agents.read_params(path)[0], pattern, path)
 
 
 def test_random_keys_are_saved_too():

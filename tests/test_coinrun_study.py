@@ -1,5 +1,6 @@
 """The CoinRun study: its levels are apart, and its tables tell of the same episodes."""
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,7 +11,7 @@ import numpy as np
 import pyarrow.compute as pc
 import pytest
 
-from hotoven import agents
+from hotoven import agents, cli, storage
 from hotoven.envs.coinrun import helpers
 from hotoven.envs.coinrun.env import CoinRun
 from hotoven.envs.coinrun.planner import NOTHING, NUM_MOVES
@@ -18,8 +19,15 @@ from hotoven.evaluation import knowing
 from hotoven.learners.ppo import output
 from hotoven.mechanisms.acting import ACTING
 from hotoven.runs import ENTRIES, Run
-from hotoven.storage import read_json, read_table
-from hotoven.studies import coinrun, coinrun_agents, coinrun_help, coinrun_parts, coinrun_plays
+from hotoven.storage import read_json, read_table, write_json
+from hotoven.studies import (
+    coinrun,
+    coinrun_agents,
+    coinrun_help,
+    coinrun_parts,
+    coinrun_plays,
+    parts,
+)
 from hotoven.studies.coinrun import TABLES
 from hotoven.studies.coinrun_agents import (
     Ensemble,
@@ -287,7 +295,8 @@ def test_training_levels_are_tried_as_often_as_there_is_room():
 def trained(study: CoinRunStudy, path: Path) -> Path:
     """A run with agents, new ones in the place of trained ones."""
     players = make_players(study)
-    with Run.open(path, {"study": "coinrun"}) as folder:
+    with Run.open(path, {"study": "coinrun", "settings": parts.settings(study)}) as folder:
+        parts.write_levels(folder, make_sets(study)._asdict())
         for size in study.sizes:
             keys = jax.random.split(jax.random.key(size), study.num_members)
             members = coinrun_agents.kept(study.ppo, jax.vmap(players.member.init)(keys))
@@ -296,6 +305,34 @@ def trained(study: CoinRunStudy, path: Path) -> Path:
             agents.save_params(agents_path(path, size), ensemble._asdict(), about)
         folder.finish()
     return path
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of TINY with agents, for those who only read it."""
+    return trained(TINY, tmp_path_factory.mktemp("trained") / "source")
+
+
+@pytest.mark.optimised
+def test_the_command_takes_over_agents_and_trains_none(tmp_path, monkeypatch, capsys):
+    words = ["train", "coinrun", *COINRUN_SETTINGS]
+    source = trained(cli._parse(words).settings, tmp_path / "source")
+    monkeypatch.setattr(coinrun_agents, "_train_members", None)
+    words += ["--out", str(tmp_path / "new")]
+    assert cli.main([*words, "--agents", str(source)]) == 0
+    assert f"hotoven evaluate {tmp_path / 'new'}" in capsys.readouterr().out
+    own, theirs = ((tmp_path / name / "agents") for name in ("new", "source"))
+    assert {one.name: one.read_bytes() for one in own.iterdir()} == {
+        one.name: one.read_bytes() for one in theirs.iterdir()
+    }
+    with Run.open(tmp_path / "new", read_json(tmp_path / "new/run.json")["config"], True) as folder:
+        folder.finish()
+    (own / "levels8.safetensors").unlink()
+    assert cli.main([*words, "--resume"]) == 2
+    assert f"which it had from {source}: --agents takes them over again" in capsys.readouterr().err
+    assert read_json(tmp_path / "new" / "run.json")["status"] == "finished"
+    assert cli.main([*words, "--resume", "--agents", str(source)]) == 0
+    assert (own / "levels8.safetensors").exists()
 
 
 @pytest.mark.optimised
@@ -315,16 +352,17 @@ def test_agents_of_another_run_play_what_they_were_not_trained_for(tmp_path, mon
     with Run.open(tmp_path / "new", {}) as folder:
         for _ in range(2):  # as a run that goes on asks for it again
             coinrun.take_over(study, folder, source)
+            coinrun.check_trainable(study, folder)
             coinrun.train(study, folder)
         origin = read_json(tmp_path / "new" / "run.json")["agents_of"]
-    assert [path.name for path in (tmp_path / "new" / "agents").iterdir()] == [
-        "levels20.safetensors"
-    ]
+    there = [path.name for path in (tmp_path / "new" / "agents").iterdir()]
+    assert there == ["levels20.safetensors"]
     own, theirs = (agents_path(tmp_path / name, 20) for name in ("new", "source"))
     assert own.read_bytes() == theirs.read_bytes()
     about = read_json(source / "run.json")
-    told = ("started", "versions", "hardware")
-    assert origin == {"run": str(source)} | {name: about[name] for name in told}
+    files = {"levels20.safetensors": hashlib.sha256(theirs.read_bytes()).hexdigest()[:32]}
+    expected = {name: about[name] for name in ("started", "versions", "hardware")}
+    assert origin == {"run": str(source), "files": files} | expected
     coinrun.check_agents(study, tmp_path / "new", again=True)
 
 
@@ -336,36 +374,118 @@ def test_agents_of_another_run_play_what_they_were_not_trained_for(tmp_path, mon
         ({"level_seed": 1}, "settings.level_seed was 0, is 1"),
         ({"env": replace(TINY.env, max_steps=13)}, "settings.env.max_steps was 12, is 13"),
         ({"ppo": replace(TINY.ppo, gamma=0.5)}, "settings.ppo.gamma was 0.99, is 0.5"),
+        # these have params of other shapes, too
+        ({"ppo": replace(TINY.ppo, hidden=(3,))}, "settings.ppo.hidden was .128., is .3."),
+        ({"num_members": 3}, "settings.num_members was 2, is 3"),
         ({"danger": replace(TINY.danger, batch_size=7)}, "settings.danger.batch_size was 64, is 7"),
-        ({"num_test_levels": 3000}, "settings.levels_dealt was 2048, is 4096"),
+        ({"num_test_levels": 3000}, "levels dealt to each set was 2048, is 4096"),
         ({"sizes": (5, 6)}, "has no agents of 6 levels; its agents are: levels5.safetensors"),
     ],
 )
 def test_agents_that_were_trained_otherwise_are_not_taken_over(
-    settings: dict, message: str, tmp_path
+    settings: dict, message: str, source: Path, tmp_path
 ):
-    source = trained(TINY, tmp_path / "source")
     coinrun.check_source(TINY, source, tmp_path / "new")
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=message) as error:
         coinrun.check_source(replace(TINY, **settings), source, tmp_path / "new")
+    assert "remove" not in str(error.value)
 
 
 @pytest.mark.optimised
-def test_no_agents_are_taken_over_where_there_are_others(tmp_path):
+def test_agents_of_other_levels_are_not_taken_over(tmp_path):
     source = trained(TINY, tmp_path / "source")
-    for path in (source, tmp_path / "source" / ".." / "source"):
-        with pytest.raises(ValueError, match="cannot take over its own agents"):
-            coinrun.check_source(TINY, source, path)
+    agents_path(source, 6).write_bytes(agents_path(source, 5).read_bytes())
+    with pytest.raises(ValueError, match="num_train_levels was 5, is 6"):
+        coinrun.check_source(replace(TINY, sizes=(6,)), source, tmp_path / "new")
+    about = read_json(source / "run.json")
+    recorded = about["levels"]["train"]["hash"]
+    about["levels"]["train"]["hash"] = "of another generator"
+    write_json(source / "run.json", about)
+    with pytest.raises(ValueError, match="records of another generator"):
+        coinrun.check_source(TINY, source, tmp_path / "new")
+    about["levels"]["train"]["hash"] = recorded
+    write_json(source / "run.json", about | {"config": {"study": "lavagrid"}})
+    with pytest.raises(ValueError, match="is no run of the CoinRun study"):
+        coinrun.check_source(TINY, source, tmp_path / "new")
+    del about["levels"]
+    write_json(source / "run.json", about)
+    with pytest.raises(ValueError, match=r"run.json is not as hotoven writes it: .*'levels'"):
+        coinrun.check_source(TINY, source, tmp_path / "new")
+
+
+@pytest.mark.optimised
+def test_a_run_does_not_take_over_what_it_would_remove(tmp_path):
+    source = trained(TINY, tmp_path / "run" / "parts" / "source")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "agents").symlink_to(source / "agents")
+    (elsewhere / "run.json").write_bytes((source / "run.json").read_bytes())
+    for path in (source, source / ".." / "source", tmp_path / "run"):
+        for one in (source, elsewhere):
+            with pytest.raises(ValueError, match=r"levels5.safetensors lies in .* itself"):
+                coinrun.check_source(TINY, one, path)
+    coinrun.check_source(TINY, source, source / "new")
     with pytest.raises(ValueError, match="is not a run's folder"):
         coinrun.check_source(TINY, tmp_path / "nowhere", tmp_path / "new")
+
+
+@pytest.mark.optimised
+def test_no_agents_are_taken_over_where_there_are_others(source: Path, tmp_path):
     with Run.open(tmp_path / "new", {}) as folder:
-        coinrun.take_over(TINY, folder, source)
         own = agents_path(tmp_path / "new", 5)
         agents.save_params(own, {"other": np.zeros(1)}, {})
         before = own.read_bytes()
         with pytest.raises(ValueError, match="holds other agents than"):
             coinrun.take_over(TINY, folder, source)
-    assert own.read_bytes() == before
+        assert own.read_bytes() == before
+        own.unlink()  # but what they have played is there
+        part = coinrun_parts.help_path(coinrun_parts.part_path(tmp_path / "new", 5), "planner")
+        part.parent.mkdir(parents=True)
+        part.touch()
+        with pytest.raises(ValueError, match="has been played by other agents, which are gone"):
+            coinrun.take_over(TINY, folder, source)
+        part.unlink()
+        folder.finish()
+        with pytest.raises(ValueError, match="has been played by other agents, which are gone"):
+            coinrun.take_over(TINY, folder, source)
+    assert not own.exists()
+    assert "agents_of" not in read_json(tmp_path / "new" / "run.json")
+
+
+@pytest.mark.optimised
+def test_agents_that_were_taken_over_are_not_replaced_by_own_ones(tmp_path, monkeypatch):
+    study = replace(TINY, sizes=(5, 20))
+    source, other = (trained(study, tmp_path / name) for name in ("source", "other"))
+    agents.save_params(agents_path(other, 5), {"other": np.zeros(1)}, {})
+    copies = []
+
+    def stops(path: Path, content: bytes) -> None:
+        if copies:
+            raise KeyboardInterrupt
+        copies.append(path)
+        storage.write_bytes(path, content)
+
+    with (
+        Run.open(tmp_path / "new", {}) as folder,
+        monkeypatch.context() as patch,
+        pytest.raises(KeyboardInterrupt),
+    ):
+        patch.setattr(coinrun_agents, "write_bytes", stops)
+        coinrun.take_over(study, folder, source)
+    with Run.open(tmp_path / "new", {}, resume=True) as folder:
+        with pytest.raises(ValueError, match="lacks the agents of 20 levels, which it had from"):
+            coinrun.check_trainable(study, folder)
+        agents_path(tmp_path / "new", 5).unlink()
+        with pytest.raises(ValueError, match="has been played by other agents"):
+            coinrun.take_over(study, folder, other)
+        coinrun.take_over(study, folder, source)
+        coinrun.check_trainable(study, folder)
+        folder.finish()
+    # and whose they are is told by those who have them from there
+    with Run.open(tmp_path / "third", {}) as folder:
+        coinrun.take_over(study, folder, tmp_path / "new")
+    first = read_json(tmp_path / "third" / "run.json")["agents_of"]
+    assert (first["run"], first["agents_of"]["run"]) == (str(tmp_path / "new"), str(source))
 
 
 class Seen(Exception):
@@ -509,6 +629,7 @@ def test_agents_of_another_run_play_as_they_did_there(run: Path, tmp_path):
     words = ("reproduce", "coinrun", "--agents", str(run), "--out", str(tmp_path / "new"))
     finish(start(run.parent, *words, *COINRUN_SETTINGS))
     assert_same(results(tmp_path / "new"), results(run))
+    assert read_json(tmp_path / "new" / "run.json")["agents_of"]["run"] == str(run)
 
 
 @pytest.mark.long

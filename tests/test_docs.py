@@ -298,3 +298,6 @@ def test_a_run_that_went_on_elsewhere_names_every_machine_once(tmp_path: Path):
     (tmp_path / "run.json").write_text(json.dumps(record))
     said = ", made on 16 cores of Xeon with 1 x gpu H100, then on 2 cores of EPYC"
     assert make_pages._made_on(tmp_path) == said
+    record = {"hardware": plain, "agents_of": {"run": "another", "hardware": card}}
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    assert make_pages._made_on(tmp_path) == said

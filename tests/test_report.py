@@ -388,6 +388,20 @@ def test_what_is_not_there_is_named_with_the_reason(coin, tmp_path, gone, key, r
     make_page([run])
 
 
+def test_it_says_whose_agents_have_played(coin, tmp_path):
+    run = copy(coin, tmp_path)
+    card = {"hardware": {"devices": ["gpu"]}}
+    origin = {"run": "first", "agents_of": {"run": "before it"} | card}
+    write_json(run / "run.json", read_json(run / "run.json") | {"agents_of": origin})
+    told = contents(run, Packed(), Detail())["about"]
+    assert told["Agents of another run"] == [
+        ["run", "first"],
+        ["agents_of.run", "before it"],
+        ["agents_of.hardware.devices", "gpu"],
+    ]
+    assert "Agents of another run" not in contents(coin, Packed(), Detail())["about"]
+
+
 def spoil_status(run):
     write_json(run / "run.json", read_json(run / "run.json") | {"status": "running"})
 

@@ -225,7 +225,7 @@ def test_a_damaged_part_of_a_run_says_what_to_remove(tmp_path):
     checkpoint.write_bytes(b"half")
     seen = make_split(SMALL).train
     with pytest.raises(ValueError, match="not a whole safetensors") as error:
-        lavagrid_agents._train_all(SMALL, SMALL.dqn, seen, tmp_path, 0, lavagrid_agents.MEMBERS)
+        lavagrid_agents._train_role(SMALL, SMALL.dqn, seen, tmp_path, 0, lavagrid_agents.MEMBERS)
     assert f"; remove {checkpoint}, and hotoven reproduce" in str(error.value)
 
 
@@ -283,7 +283,7 @@ def test_agents_that_diverge_are_named_by_their_levels(tmp_path, monkeypatch):
     study = replace(SMALL, num_members=3)
     seen = make_split(study).train
     with pytest.raises(agents.TrainingDiverged) as error:
-        lavagrid_agents._train_all(study, study.dqn, seen, tmp_path, 0, lavagrid_agents.MEMBERS)
+        lavagrid_agents._train_role(study, study.dqn, seen, tmp_path, 0, lavagrid_agents.MEMBERS)
     assert str(error.value) == (
         "the loss or params of agents [4] became NaN; "
         "agents 0 to 2 of 2, 3 to 5 of 4 training levels"

@@ -214,14 +214,14 @@ def save_params(path: Path, params: PyTree, about: dict[str, object]) -> None:
     write_arrays(path, to_arrays(params), {"agent": json.dumps(about)})
 
 
-def load_params(path: Path, pattern: PyTree) -> tuple[PyTree, dict[str, object]]:
-    """The params in `path`, and what was saved with them; `pattern` gives shapes and dtypes.
+def read_params(path: Path) -> tuple[dict[str, np.ndarray], dict[str, object]]:
+    """The arrays in `path`, for `from_arrays`, and what was saved with them.
 
     Raises:
-      ValueError: the file is damaged or holds another network.
+      ValueError: there is no such file, or it is damaged.
     """
     arrays, metadata = read_arrays(path)
-    return from_arrays(arrays, pattern, path), json.loads(metadata.get("agent", "{}"))
+    return arrays, json.loads(metadata.get("agent", "{}"))
 
 
 def to_arrays(tree: PyTree) -> dict[str, np.ndarray]:

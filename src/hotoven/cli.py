@@ -210,8 +210,7 @@ OF_COINRUN: dict[type, type] = {
 }
 
 # Each is a module with check_levels, run, train, untrained, check_agents, evaluate, merge and
-# report; with unmerge, where its runs can grow; and with check_source and take_over, where agents
-# of another run can play.
+# report; and with unmerge, where its runs can grow.
 STUDIES: dict[str, Any] = {"lavagrid": lavagrid, "coinrun": coinrun}
 KINDS: dict[str, type] = {"lavagrid": lavagrid.LavaGridStudy, "coinrun": coinrun.CoinRunStudy}
 
@@ -386,14 +385,16 @@ def _reproduce(command: LavaGridReproduce | CoinRunReproduce, only_train: bool) 
     is_new = not path.exists() or (path.is_dir() and not any(path.iterdir()))
     if command.force or is_new:
         study.check_levels(command.settings)  # before anything is removed, or a run is begun
-    source = getattr(command, "agents", None)
-    if source is not None:
-        study.check_source(command.settings, source, path)
+    if isinstance(command, CoinRunReproduce) and command.agents is not None:
+        coinrun.check_source(command.settings, command.agents, path)
     with runs.Run.open(path, config, command.resume, command.force, defaults) as run:
         if run.grown:
             study.unmerge(_study_of(path)[1], path)  # what is there stays as it is
-        if source is not None and not _is_stored(run):
-            study.take_over(command.settings, run, source)
+        if isinstance(command, CoinRunReproduce):
+            if command.agents is not None:
+                coinrun.take_over(command.settings, run, command.agents)
+            if only_train or not _is_stored(run):
+                coinrun.check_trainable(command.settings, run)
         if only_train:
             if not run.finished or run.grown or study.untrained(command.settings, path):
                 run.reopen()

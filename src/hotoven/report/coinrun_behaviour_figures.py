@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import LogLocator, MaxNLocator, PercentFormatter
+from matplotlib.ticker import FixedLocator, MaxNLocator, PercentFormatter
 
 from hotoven.evaluation.coinrun_rows import Missing, Tables, all_sizes, rows_of
 from hotoven.report.animate import method_name
@@ -200,7 +200,7 @@ def coherence_figure(tables: Tables) -> Figure:
             if (values[np.isfinite(values)] <= 1).all():
                 axes.xaxis.set_major_formatter(PercentFormatter(1))
             else:  # steps: of who keeps to an action, some hundred times another's
-                _scale_by_factors(axes, values)
+                _scale_by_factors(axes)
             axes.set_title(measure.replace(" in ", "\nin ").replace("_", " "), fontsize=11)
         _draw_forest(panels[-1], differences, methods, sizes)
         panels[-1].axvline(0, color=GREY, linewidth=1)
@@ -219,11 +219,21 @@ def coherence_figure(tables: Tables) -> Figure:
     return figure
 
 
-def _scale_by_factors(axes: Axes, values: np.ndarray) -> None:
-    """A logarithmic axis whose labels do not touch; `values` are what it shows."""
+def _scale_by_factors(axes: Axes) -> None:
+    """A logarithmic axis with two to four labels, so that none touch."""
     axes.set_xscale("log")
-    wide = np.nanmax(values) > 20 * np.nanmin(values)
-    axes.xaxis.set_major_locator(LogLocator(subs=(1,) if wide else (1, 2, 5)))
+    low, high = axes.get_xlim()
+    if high < 5 * low:  # labels of such an axis would be one or none
+        axes.set_xscale("linear")
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=3))
+        return
+    tens = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
+    for steps in ((1, 2, 5), (1, 3), (1,)):
+        marks = np.outer(tens, steps).ravel()
+        marks = marks[(low <= marks) & (marks <= high)]
+        if len(marks) <= 4:
+            break
+    axes.xaxis.set_major_locator(FixedLocator(marks.tolist()))
     axes.xaxis.set_major_formatter("{x:g}")
     axes.minorticks_off()
 

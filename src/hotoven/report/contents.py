@@ -209,6 +209,7 @@ def _about(about: Mapping[str, Any]) -> dict[str, list[list[str]]]:
         "Versions": about.get("versions"),
         "Hardware": about.get("hardware"),
         "Went on with": about.get("continued_with"),
+        "Agents of another run": about.get("agents_of"),
     }
     return {name: list(_lines(value)) for name, value in headings.items() if value}
 

@@ -4,7 +4,9 @@ Agents are known by what they were trained with; how they are played may differ,
 one run can play in another. Axes: M ensemble members, A actions.
 """
 
+import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hotoven import agents
+from hotoven import agents, levels
 from hotoven.envs.coinrun import physics
 from hotoven.envs.coinrun.planner import NOTHING, NUM_MOVES
 from hotoven.learners.danger import make_danger
@@ -21,7 +23,7 @@ from hotoven.mechanisms.acting import outputs
 from hotoven.progress import stage
 from hotoven.runs import Run, changes, filled, read_about
 from hotoven.storage import as_written, write_bytes
-from hotoven.studies.coinrun_settings import CoinRunStudy, num_dealt
+from hotoven.studies.coinrun_settings import CoinRunStudy, make_sets, num_dealt
 from hotoven.studies.parts import agent_key, made_again_without, named, settings, training_note
 from hotoven.types import AgentOutput, LevelSet, Net, PyTree
 
@@ -153,22 +155,35 @@ def load_ensemble(study: CoinRunStudy, players: Players, path: Path, size: int) 
     Raises:
       ValueError: there are none, or they are damaged or of other settings.
     """
-    key = jax.random.key(0)
-    new = jax.vmap(lambda own: kept(study.ppo, players.member.init(own)))
-    pattern = Ensemble(
-        jax.eval_shape(new, jax.random.split(key, study.num_members)),
-        jax.eval_shape(players.danger.init, key),
-    )
     source = agents_path(path, size)
     with made_again_without(source):
-        params, about = agents.load_params(source, pattern._asdict())
+        arrays, about = agents.read_params(source)
+    _check_known(study, source, size, about)  # first: it says why shapes differ
+    with made_again_without(source):
+        return _ensemble(study, players, source, arrays)
+
+
+def _check_known(study: CoinRunStudy, source: Path, size: int, about: dict[str, Any]) -> None:
+    """Raises ValueError unless the study would train what `source` holds, told by `about`."""
     young = _about(CoinRunStudy(), size)  # a setting that is not there is its default
     with as_written(source):
         stored = _known_by(filled(about, young))
     different = changes(stored, _known_by(_about(study, size)))
     if different:
         raise ValueError(f"{source} holds other agents: {', '.join(different)}")
-    return Ensemble(**params)
+
+
+def _ensemble(
+    study: CoinRunStudy, players: Players, source: Path, arrays: dict[str, np.ndarray]
+) -> Ensemble:
+    """The agents that `source` holds as arrays."""
+    key = jax.random.key(0)
+    new = jax.vmap(lambda own: kept(study.ppo, players.member.init(own)))
+    pattern = Ensemble(
+        jax.eval_shape(new, jax.random.split(key, study.num_members)),
+        jax.eval_shape(players.danger.init, key),
+    )
+    return Ensemble(**agents.from_arrays(arrays, pattern._asdict(), source))
 
 
 def check_source(study: CoinRunStudy, source: Path, path: Path) -> None:
@@ -177,9 +192,9 @@ def check_source(study: CoinRunStudy, source: Path, path: Path) -> None:
     They must have been trained as the study trains, and on the same levels. How they are played
     may differ.
     """
-    read_about(source)
-    if source.resolve() == path.resolve():
-        raise ValueError(f"{path} cannot take over its own agents: --out names another folder")
+    about = read_about(source)
+    if about["config"].get("study") != "coinrun":
+        raise ValueError(f"{source} is no run of the CoinRun study, whose agents can be taken over")
     players = make_players(study)
     for size in study.sizes:
         theirs = agents_path(source, size)
@@ -189,26 +204,77 @@ def check_source(study: CoinRunStudy, source: Path, path: Path) -> None:
                 f"{source} has no agents of {size} levels; its agents are: "
                 f"{', '.join(there) or 'none'}"
             )
-        load_ensemble(study, players, source, size)
+        if theirs.resolve().is_relative_to(path.resolve()):
+            raise ValueError(f"{theirs} lies in {path} itself: --out names another folder")
+        arrays, told = agents.read_params(theirs)
+        _check_known(study, theirs, size, told)
+        _ensemble(study, players, theirs, arrays)
+    with as_written(source / "run.json"):
+        sizes = tuple(about["config"]["settings"]["sizes"])
+        recorded = about["levels"]["train"]["hash"]
+    if levels.set_hash(make_sets(replace(study, sizes=sizes)).train) != recorded:
+        raise ValueError(
+            f"the agents of {source} were trained on other levels than these settings name today: "
+            f"its {source / 'run.json'} records {recorded}"
+        )
 
 
 def take_over(study: CoinRunStudy, folder: Run, source: Path) -> None:
     """Copies the agents of the run at `source`, so that none are trained; `check_source` first.
 
+    The run's record says whose they are before the first is there, so that none is trained beside
+    them when it goes on after a kill.
+
     Raises:
-      ValueError: the folder has agents of its own, and they are others.
+      ValueError: the run has, or had, other agents.
     """
-    pairs = [(agents_path(source, size), agents_path(folder.path, size)) for size in study.sizes]
-    for theirs, own in pairs:
-        if own.exists() and own.read_bytes() != theirs.read_bytes():
-            raise ValueError(f"{own} holds other agents than {theirs}: --out names another folder")
-    for theirs, own in pairs:
+    content = {size: agents_path(source, size).read_bytes() for size in study.sizes}
+    missing = []
+    for size, theirs in content.items():
+        own = agents_path(folder.path, size)
         if not own.exists():
-            write_bytes(own, theirs.read_bytes())
+            missing.append(size)
+        elif own.read_bytes() != theirs:
+            raise ValueError(
+                f"{own} holds other agents than {agents_path(source, size)}: --out names another "
+                "folder"
+            )
+    if not missing:
+        return
+    files = {agents_path(source, size).name: _digest(one) for size, one in content.items()}
+    if "agents_of" in folder.about:
+        with as_written(folder.path / "run.json"):
+            different = folder.about["agents_of"]["files"] != files
+    else:
+        different = folder.finished or any((folder.path / "parts").rglob("*.parquet"))
+    if different:
+        raise ValueError(
+            f"{folder.path} has been played by other agents, which are gone: --out names another "
+            "folder"
+        )
     about = read_about(source)
-    told = ("started", "versions", "hardware", "continued_with")
-    origin = {"run": str(source)} | {name: about[name] for name in told if name in about}
-    folder.note(agents_of=origin)
+    told = ("started", "versions", "hardware", "continued_with", "agents_of")
+    origin = {"run": str(source), "files": files}
+    folder.note(agents_of=origin | {name: about[name] for name in told if name in about})
+    for size in missing:
+        write_bytes(agents_path(folder.path, size), content[size])
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:32]
+
+
+def check_trainable(study: CoinRunStudy, folder: Run) -> None:
+    """Raises ValueError if agents are missing from a run that has taken over another's."""
+    missing = untrained(study, folder.path)
+    if missing and "agents_of" in folder.about:
+        with as_written(folder.path / "run.json"):
+            source = folder.about["agents_of"]["run"]
+        raise ValueError(
+            f"{folder.path} lacks the agents of {', '.join(map(str, missing))} levels, which it "
+            f"had from {source}: --agents takes them over again, and none are trained in their "
+            "place"
+        )
 
 
 def _about(study: CoinRunStudy, size: int) -> dict[str, Any]:
@@ -220,10 +286,15 @@ def _known_by(about: dict[str, Any]) -> dict[str, Any]:
     """What of it makes agents what they are; the other settings say how they are played."""
     given = about["settings"]
     numbers = ("num_validation_levels", "num_calibration_levels", "num_test_levels")
-    dealt = num_dealt([given["sizes"][-1], *(given[name] for name in numbers)])
     names = ("env", "ppo", "danger", "num_members", "level_seed", "seed")
-    decisive = {name: given[name] for name in names} | {"levels_dealt": dealt}
-    return {"settings": decisive, "num_train_levels": about["num_train_levels"]}
+    return {
+        "settings": {name: given[name] for name in names},
+        "num_train_levels": about["num_train_levels"],
+        # a larger set makes all of them other ones
+        "levels dealt to each set": num_dealt(
+            [given["sizes"][-1], *(given[name] for name in numbers)]
+        ),
+    }
 
 
 def agents_path(path: Path, size: int) -> Path:

@@ -61,8 +61,8 @@ def is_trained(study: LavaGridStudy, path: Path, replication: int) -> bool:
 
 def train_agents(study: LavaGridStudy, seen: LevelSet, path: Path, replication: int) -> None:
     """Trains the agents of one replication, on levels of `seen`, and saves them at `path`."""
-    members = _train_all(study, study.dqn, seen, path, replication, MEMBERS)
-    dropout = _train_all(study, _dropout_config(study), seen, path, replication, DROPOUT)
+    members = _train_role(study, study.dqn, seen, path, replication, MEMBERS)
+    dropout = _train_role(study, _dropout_config(study), seen, path, replication, DROPOUT)
     blockers = _train_blockers(study, members, seen, path, replication)
     every = Ensemble(members, dropout, blockers)
     for index, size in enumerate(study.sizes):
@@ -75,7 +75,7 @@ def _dropout_config(study: LavaGridStudy) -> DQNConfig:
     return replace(study.dqn, dropout=study.mc_dropout)
 
 
-def _train_all(
+def _train_role(
     study: LavaGridStudy,
     config: DQNConfig,
     seen: LevelSet,
@@ -187,6 +187,15 @@ def load_ensemble(study: LavaGridStudy, path: Path, size: int, replication: int)
     Raises:
       ValueError: there are none, or they are damaged or of other settings.
     """
+    source = agents_path(path, size, replication)
+    with made_again_without(source, "train"):
+        arrays, about = agents.read_params(source)
+    young = _about(LavaGridStudy(), size, replication)  # a setting that is not there is its default
+    stored = filled(about, young)
+    stored["settings"].pop(GROWS, None)  # was kept once
+    different = changes(stored, _about(study, size, replication))
+    if different:  # first: it says why shapes differ
+        raise ValueError(f"{source} holds other agents: {', '.join(different)}")
     nets = make_nets(study)
     key = jax.random.key(0)
     keys = jax.random.split(key, study.num_members)
@@ -195,16 +204,8 @@ def load_ensemble(study: LavaGridStudy, path: Path, size: int, replication: int)
         jax.eval_shape(nets.dropout.init, key),
         jax.eval_shape(nets.blocker.init, key),
     )
-    source = agents_path(path, size, replication)
     with made_again_without(source, "train"):
-        params, about = agents.load_params(source, pattern._asdict())
-    young = _about(LavaGridStudy(), size, replication)  # a setting that is not there is its default
-    stored = filled(about, young)
-    stored["settings"].pop(GROWS, None)  # was kept once
-    different = changes(stored, _about(study, size, replication))
-    if different:
-        raise ValueError(f"{source} holds other agents: {', '.join(different)}")
-    return Ensemble(**params)
+        return Ensemble(**agents.from_arrays(arrays, pattern._asdict(), source))
 
 
 def _about(study: LavaGridStudy, size: int, replication: int) -> dict[str, Any]:
