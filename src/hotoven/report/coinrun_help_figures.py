@@ -10,7 +10,13 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
 from hotoven.evaluation.coinrun_rows import Tables, all_sizes, rows_of
-from hotoven.report.coinrun_looks import HELPER_LOOKS, helper_look, known_first, legend
+from hotoven.report.coinrun_looks import (
+    HELPER_LOOKS,
+    LEAST_WIDTH,
+    helper_look,
+    known_first,
+    legend,
+)
 from hotoven.report.style import GREY, STYLE, empty, lines_behind, numbers, say
 
 
@@ -22,7 +28,7 @@ def risk_coverage_figure(tables: Tables) -> Figure:
         {row["helper"] for row in rows}, key=lambda name: known_first(name, HELPER_LOOKS)
     )
     with matplotlib.rc_context(STYLE):
-        figure = empty(1.5 + 4.8 * len(sizes), 7.6)
+        figure = empty(max(LEAST_WIDTH, 1.5 + 4.8 * len(sizes)), 7.6)
         panels = figure.subplots(2, len(sizes), sharex=True, sharey="row", squeeze=False)
         for column, size in enumerate(sizes):
             own = [row for row in rows if row["num_train_levels"] == size]

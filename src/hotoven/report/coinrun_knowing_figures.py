@@ -19,6 +19,7 @@ from hotoven.evaluation.knowing import PANELS, SCORES
 from hotoven.report.animate import method_name
 from hotoven.report.coinrun_looks import (
     CURVES,
+    LEAST_WIDTH,
     RULE_LOOKS,
     SCORE_LOOKS,
     legend,
@@ -130,7 +131,7 @@ def promises_figure(tables: Tables) -> Figure:
     shares = sorted({row["promised"] for row in rows}) or [0.5]
     gap = min(np.diff(shares), default=0.1)
     with matplotlib.rc_context(STYLE):
-        figure = empty(0.9 + 4.8 * len(sizes), 9.7)
+        figure = empty(max(LEAST_WIDTH, 0.9 + 4.8 * len(sizes)), 9.7)
         panels = figure.subplots(
             len(SET_NAMES), len(sizes), sharex=True, sharey=True, squeeze=False
         )
@@ -162,7 +163,7 @@ def promises_figure(tables: Tables) -> Figure:
             label = "hollow: vacuous, alarm in every step"
             handles.append(Line2D([], [], **look, label=label))
         handles.append(Patch(facecolor="#E8F3EE", label="promise kept"))
-        legend(figure, handles, columns=len(handles) if len(sizes) > 1 else 2)
+        legend(figure, handles, columns=4)
         figure.suptitle(
             f"score: {SCORE}; acting: {method_name(WATCHED)}; bars are 95% intervals of the "
             "measured share,\nnot of the levels that thresholds were chosen on",
@@ -182,7 +183,7 @@ def alarms_figure(tables: Tables) -> Figure:
     sizes = all_sizes(tables)
     rows = rows_of(tables, "alarms", acting=WATCHED)
     with matplotlib.rc_context(STYLE):
-        figure = empty(1.2 + 5.4 * len(sizes), 11.4)
+        figure = empty(max(LEAST_WIDTH, 1.2 + 5.4 * len(sizes)), 11.4)
         panels = figure.subplots(3, len(sizes), sharex=True, sharey="row", squeeze=False)
         for column, size in enumerate(sizes):
             own = [

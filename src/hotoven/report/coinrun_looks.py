@@ -55,6 +55,7 @@ HELPER_LOOKS: Final = {
 }
 RULE_LOOKS: Final = {"conformal": (BLUE, "o"), "tested": (ORANGE, "s")}
 SIZE_MARKERS: Final = ("o", "s", "D", "^", "v", "P")
+LEAST_WIDTH: Final = 9.6  # inches in which legends and titles fit, where there is one panel
 
 
 def acting_look(method: str) -> dict[str, Any]:
