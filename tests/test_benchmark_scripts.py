@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -10,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 from hotoven import agents, levels
 from hotoven.learners.ppo import PPOConfig
@@ -70,7 +72,17 @@ def test_ten_levels_tells_how_episodes_ended_agent_by_agent(monkeypatch, capsys)
     assert rest == [f"  twentieth {index}: {none}" for index in (1, 5, 10, 20)]
 
 
+@pytest.fixture
+def own_cache() -> Iterator[None]:
+    """Compiled programs are kept where they were before: the script has a folder of its own."""
+    before = jax.config.jax_compilation_cache_dir
+    yield
+    jax.config.update("jax_compilation_cache_dir", before)
+    compilation_cache.reset_cache()
+
+
 @pytest.mark.long
+@pytest.mark.usefixtures("own_cache")
 def test_the_published_curve_is_of_the_first_seeds_and_those_that_follow(monkeypatch, capsys):
     module = script("published_curve")
     full = PRESETS["full"]

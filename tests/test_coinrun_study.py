@@ -313,7 +313,6 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return trained(TINY, tmp_path_factory.mktemp("trained") / "source")
 
 
-@pytest.mark.optimised
 def test_the_command_takes_over_agents_and_trains_none(tmp_path, monkeypatch, capsys):
     words = ["train", "coinrun", *COINRUN_SETTINGS]
     source = trained(cli._parse(words).settings, tmp_path / "source")
@@ -335,7 +334,6 @@ def test_the_command_takes_over_agents_and_trains_none(tmp_path, monkeypatch, ca
     assert (own / "levels8.safetensors").exists()
 
 
-@pytest.mark.optimised
 def test_agents_of_another_run_play_what_they_were_not_trained_for(tmp_path, monkeypatch):
     source = trained(replace(SMALL, num_members=2), tmp_path / "source")
     study = replace(
@@ -366,7 +364,6 @@ def test_agents_of_another_run_play_what_they_were_not_trained_for(tmp_path, mon
     coinrun.check_agents(study, tmp_path / "new", again=True)
 
 
-@pytest.mark.optimised
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -391,7 +388,6 @@ def test_agents_that_were_trained_otherwise_are_not_taken_over(
     assert "remove" not in str(error.value)
 
 
-@pytest.mark.optimised
 def test_agents_of_other_levels_are_not_taken_over(tmp_path):
     source = trained(TINY, tmp_path / "source")
     agents_path(source, 6).write_bytes(agents_path(source, 5).read_bytes())
@@ -413,7 +409,6 @@ def test_agents_of_other_levels_are_not_taken_over(tmp_path):
         coinrun.check_source(TINY, source, tmp_path / "new")
 
 
-@pytest.mark.optimised
 def test_a_run_does_not_take_over_what_it_would_remove(tmp_path):
     source = trained(TINY, tmp_path / "run" / "parts" / "source")
     elsewhere = tmp_path / "elsewhere"
@@ -429,7 +424,6 @@ def test_a_run_does_not_take_over_what_it_would_remove(tmp_path):
         coinrun.check_source(TINY, tmp_path / "nowhere", tmp_path / "new")
 
 
-@pytest.mark.optimised
 def test_no_agents_are_taken_over_where_there_are_others(source: Path, tmp_path):
     with Run.open(tmp_path / "new", {}) as folder:
         own = agents_path(tmp_path / "new", 5)
@@ -452,7 +446,6 @@ def test_no_agents_are_taken_over_where_there_are_others(source: Path, tmp_path)
     assert "agents_of" not in read_json(tmp_path / "new" / "run.json")
 
 
-@pytest.mark.optimised
 def test_agents_that_were_taken_over_are_not_replaced_by_own_ones(tmp_path, monkeypatch):
     study = replace(TINY, sizes=(5, 20))
     source, other = (trained(study, tmp_path / name) for name in ("source", "other"))
