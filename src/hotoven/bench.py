@@ -486,9 +486,8 @@ class Training(NamedTuple):
         return self.num_members * self.num_iterations * each
 
 
-SYMBOLS: Final = Training(
-    coinrun_settings.PRESETS["quick"].ppo, coinrun_settings.PRESETS["quick"].env, 5
-)
+QUICK, FULL = (coinrun_settings.PRESETS[name] for name in ("quick", "full"))
+SYMBOLS: Final = Training(QUICK.ppo, QUICK.env, 5)
 
 # CleanRL's settings for procgen, with Nature-CNN. A peer knows no other network.
 PIXELS: Final = Training(
@@ -497,13 +496,7 @@ PIXELS: Final = Training(
 
 # On a GPU: five members of each network, and the rate in a thousand steps per second to reach.
 ON_GPU: Final = {
-    net: Training(
-        replace(coinrun_settings.PRESETS["full"].ppo, net=net),
-        coinrun_settings.PRESETS["full"].env,
-        5,
-        500,
-    )
-    for net in ("nature", "impala")
+    net: Training(replace(FULL.ppo, net=net), FULL.env, 5, 500) for net in ("nature", "impala")
 }
 GPU_AIMS: Final = {"nature": 300, "impala": 100}
 GPU_PRODUCT_SIZES: Final = (2048, 4096, 8192)
