@@ -238,6 +238,26 @@ def test_a_gif_of_few_colours_keeps_them_exactly(tmp_path):
             assert (np.asarray(gif.convert("RGB")) == frames[number]).all()
 
 
+def test_a_gif_holds_what_changes_and_no_more(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 2, (120, 160, 1), np.uint8)
+    frames = np.repeat(noise * np.uint8([200, 100, 50]), 12, axis=0).reshape(120, 12, 160, 3)
+    frames = frames.swapaxes(0, 1).copy()
+    for number, frame in enumerate(frames):
+        frame[number], frame[-1 - number] = 255, 40  # rows far apart, each in one frame alone
+    sizes = []
+    for number in (1, 2, len(frames)):
+        path = tmp_path / f"{number}.gif"
+        write_gif(path, frames[:number])
+        sizes.append(path.stat().st_size)
+        with Image.open(path) as gif:
+            assert gif.n_frames == number
+            for place in range(number):
+                gif.seek(place)
+                assert (np.asarray(gif.convert("RGB")) == frames[place]).all()
+    first, second, last = sizes
+    assert second - first < first / 4 and last - first < 2 * first
+
+
 def test_a_gif_of_more_colours_than_its_palette_stays_close(tmp_path):
     ramp = np.arange(64, dtype=np.uint8) * 4
     picture = np.stack([*np.meshgrid(ramp, ramp), np.zeros((64, 64), np.uint8)], axis=-1)

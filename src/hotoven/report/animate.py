@@ -50,7 +50,8 @@ PAPER: Final = (255, 255, 255)
 MARGIN, BORDER, GAP, LINE = 14, 5, 12, 22  # pixels; LINE is the height of a line of text
 CAPTION_SIZE: Final = 13  # pixels
 MIN_WIDTH: Final = 480  # pixels, so that the header fits
-PALETTE_SIZE: Final = 255  # one of a GIF's 256 entries is left for transparency
+PALETTE_SIZE: Final = 255  # one of a GIF's 256 entries is left for pixels that stay as they are
+UNCHANGED: Final = np.uint8(PALETTE_SIZE)  # that entry
 NUM_EXACT: Final = 160  # the commonest colours, kept exactly where there are too many
 
 
@@ -248,10 +249,16 @@ def write_gif(path: Path, frames: np.ndarray, seconds_per_frame: float = 0.2) ->
     """Writes uint8[F, h, w, 3] as a GIF that loops, all frames with one palette.
 
     Up to 255 colours are kept exactly; of more, the commonest are. Equal frames in a row become
-    one frame shown for longer.
+    one frame shown for longer. Of each frame but the first only the pixels are written that differ
+    from the frame before, which takes half the room or less.
     """
-    indices, palette = _with_palette(frames)
-    images = [Image.fromarray(index) for index in indices]
+    differ = (frames[1:] != frames[:-1]).any(axis=(1, 2, 3))
+    starts = np.flatnonzero(np.concatenate([[True], differ]))
+    shown = np.diff(starts, append=len(frames))  # frames, each as long as the next one differs
+    indices, colours = _with_palette(frames[starts])
+    changes = np.where(indices[1:] == indices[:-1], UNCHANGED, indices[1:])
+    palette = colours + [0] * (3 * 256 - len(colours))
+    images = [Image.fromarray(index) for index in (indices[0], *changes)]
     for image in images:
         image.putpalette(palette)
     file = io.BytesIO()
@@ -260,8 +267,11 @@ def write_gif(path: Path, frames: np.ndarray, seconds_per_frame: float = 0.2) ->
         format="GIF",
         save_all=True,
         append_images=images[1:],
-        duration=round(1000 * seconds_per_frame),
+        duration=[round(1000 * seconds_per_frame * number) for number in shown],
         loop=0,
+        palette=bytes(palette),  # once for all frames
+        transparency=int(UNCHANGED),
+        disposal=1,  # a frame stays under the next one
         optimize=False,  # it would give each frame a palette of its own
     )
     write_bytes(path, file.getvalue())
