@@ -27,6 +27,7 @@ from hotoven.report.coinrun_knowing_figures import (
 )
 from hotoven.report.coinrun_looks import ACTING_LOOKS
 from hotoven.report.style import figure_bytes
+from noted import Noted
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +149,7 @@ def test_every_score_s_auc_is_drawn_over_windows_and_over_sizes(tables):
 
 def test_one_number_of_training_levels_still_has_its_figures(tables):
     one = {name: table.filter(pc.field("num_train_levels") == 10) for name, table in tables.items()}
-    for draw in FIGURES.values():
+    for draw, _ in FIGURES.values():
         figure_bytes(draw(one), "svg")
 
 
@@ -347,21 +348,36 @@ def test_all_figures_are_written_and_the_same_figure_is_the_same_bytes(tmp_path,
     assert (tmp_path / "coherence.svg").read_bytes() == again
 
 
-def test_what_cannot_be_drawn_is_removed_and_noted(tmp_path, harmless, levels, monkeypatch):
+def test_what_cannot_be_drawn_is_removed_and_what_has_lost_its_table_stays(
+    tmp_path, harmless, levels, monkeypatch
+):
     monkeypatch.setattr(
-        coinrun_figures, "FIGURES", {name: FIGURES[name] for name in ("causes", "risk_coverage")}
+        coinrun_figures,
+        "FIGURES",
+        {name: FIGURES[name] for name in ("causes", "risk_coverage", "alarms")},
     )
-    for name in ("risk_coverage", TIMELINE):
-        (tmp_path / f"{name}.svg").write_text("of another time")
-    del harmless["help_rates"]
+    kept, gone = (tmp_path / f"{name}.svg" for name in ("risk_coverage", TIMELINE))
+    for path in (kept, gone):
+        path.write_text("of another time")
+    del harmless["help_rates"], harmless["alarms"]
     written = write_figures(tmp_path, harmless, levels, ENV)
     assert [path.name for path in written.paths] == ["causes.svg", "causes.png"]
-    assert sorted(tmp_path.iterdir()) == sorted(written.paths)
-    assert written.notes[0] == "no figure risk_coverage: there is no table of help_rates"
-    assert written.notes[1].startswith("no figure timeline: no threshold of mean and std")
+    assert sorted(tmp_path.iterdir()) == sorted([*written.paths, kept])
+    assert kept.read_text() == "of another time"
+    left = "figure risk_coverage is left as it is: there is no table of help_rates"
+    assert written.notes[0] == left
+    assert written.notes[1] == "no figure alarms: there is no table of alarms"
+    assert written.notes[2].startswith("no figure timeline: no threshold of mean and std")
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_figure_reads_the_tables_that_it_says(name, tables):
+    read = Noted(tables)
+    FIGURES[name].draw(read)
+    assert read.names == set(FIGURES[name].reads)
 
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_without_its_tables_a_figure_is_missing(name):
     with pytest.raises(Missing, match="no table of"):
-        FIGURES[name]({})
+        FIGURES[name].draw({})

@@ -11,13 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hotoven.evaluation.bootstrap import Interval, two_level, wilson
-from hotoven.evaluation.coinrun_findings import coinrun_findings
+from hotoven.evaluation.coinrun_findings import _claims, coinrun_findings
 from hotoven.evaluation.coinrun_help_claims import AT_RANDOM
 from hotoven.evaluation.coinrun_knowing_claims import promise_excess
 from hotoven.evaluation.coinrun_rows import compared_sizes
 from hotoven.evaluation.coinrun_verdicts import no_reduction, reduction, unpaired_difference
 from hotoven.evaluation.findings import to_json, to_markdown
 from hotoven.evaluation.promise import conformal_threshold, measured
+from noted import Noted
 
 SMALL, LARGE = 10, 200
 LETTERS = {"s": "solved", "c": "catastrophe", "t": "timeout"}
@@ -656,6 +657,37 @@ def test_nothing_at_all_is_undecided():
     findings = coinrun_findings({})
     assert {finding.verdict for finding in findings} == {"undecided"}
     assert len(findings) == 12
+
+
+def test_a_claim_reads_the_tables_that_it_says():
+    tables = {name: pa.Table.from_pylist(rows) for name, rows in study().items()}
+    for claim in _claims([10, 200]):
+        read = Noted(tables)
+        claim.judge(read)
+        assert read.names == set(claim.reads), claim.claim
+
+
+def test_what_was_found_holds_where_its_table_is_gone():
+    rows = study()
+    before = found(rows)
+    rows["rates"][1] |= {"catastrophe_rate": 0.4, "catastrophe_low": 0.3, "catastrophe_high": 0.5}
+    del rows["help"], rows["comparisons"]
+    tables = {name: pa.Table.from_pylist(some) for name, some in rows.items()}
+    now = {one.claim: one for one in coinrun_findings(tables, list(before.values()))}
+    assert list(now) == list(before)
+    assert {claim for claim in now if now[claim] != before[claim]} == {"perfect yet dangerous"}
+    alone = {one.claim: one for one in coinrun_findings(tables)}
+    lost = {claim for claim in alone if alone[claim] != now[claim]}
+    assert lost == {
+        "sigma helps",
+        "sigma helps less further ahead",
+        "sigma helps less with more levels",
+        "near is easier",
+        "alarms beat chance",
+    }
+    assert {alone[claim].verdict for claim in lost} == {"undecided"}
+    other = [one._replace(measure="another") for one in before.values()]
+    assert coinrun_findings(tables, other) == list(alone.values())  # of another measure: not kept
 
 
 def test_findings_are_written_as_those_of_the_grid():

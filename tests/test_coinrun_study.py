@@ -1,6 +1,7 @@
 """The CoinRun study: its levels are apart, and its tables tell of the same episodes."""
 
 import hashlib
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -680,3 +681,30 @@ def test_a_run_holds_all_its_tables_findings_and_agents(run: Path):
     }
     assert not list((run / "checkpoints").iterdir())
     assert {path.name for path in run.iterdir() if not path.name.startswith(".")} <= ENTRIES
+
+
+@pytest.mark.long
+def test_figures_of_a_run_that_has_lost_tables_leave_what_rested_on_them(run: Path, tmp_path):
+    path = tmp_path / "thin"
+    shutil.copytree(run, path)
+    gone = [path / f"{name}.parquet" for name in ("steps", "help", "roc")]
+    for table in gone:
+        table.unlink()
+    before = results(path)
+    told = (path / "figures" / "notes.txt").read_text().splitlines()
+    left = [path / "figures" / name for name in ("roc.svg", "timeline.svg", "unseen.gif")]
+    for figure in left:
+        figure.write_bytes(b"of then")
+    (path / "figures" / "outcomes.svg").unlink()
+    assert cli.main(["figures", str(path)]) == 0
+    drawn = {name: content for name, content in results(path).items() if content != b"of then"}
+    assert_same(drawn, {name: before[name] for name in before if name != "figures/roc.svg"})
+    assert [figure.read_bytes() for figure in left] == [b"of then"] * 3
+    notes = [
+        "figure roc is left as it is: there is no table of roc",
+        "figure timeline is left as it is: there is no table of steps",
+    ]
+    film = [note for note in told if not note.startswith("no figure")]
+    assert (path / "figures" / "notes.txt").read_text().splitlines() == notes + film
+    (path / "rates.parquet").unlink()
+    assert cli.main(["figures", str(path)]) == 2

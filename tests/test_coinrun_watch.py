@@ -12,12 +12,14 @@ from hotoven.evaluation.knowing import Recorded
 from hotoven.report import coinrun_watch
 from hotoven.report.animate import ALARM, MARKS
 from hotoven.report.coinrun_watch import (
+    FILMED,
     Watch,
     announced_death,
     timeline_figure,
     watch,
     write_film,
 )
+from noted import Noted
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +138,26 @@ def test_the_film_marks_alarms_and_deaths_and_says_what_it_left_out(
     assert any(alarm) and death[-1] and not death[0]
     assert death.index(True) > alarm.index(True)
     assert (tmp_path / "unseen.gif").stat().st_size < 6e6
+
+
+def test_timeline_and_film_read_the_tables_that_they_say(tables, levels):
+    read = Noted(tables)
+    timeline_figure(read, levels, ENV)
+    assert read.names == set(FILMED)
+
+
+def test_a_film_whose_steps_are_gone_stays_with_what_was_said_of_it(tmp_path, tables, levels):
+    kept = [tmp_path / f"unseen.{suffix}" for suffix in ("gif", "mp4")]
+    for path in kept:
+        path.write_text("of then")
+    before = [
+        "no figure timeline: none",
+        "no alarms in the film: none",
+        "unseen.gif, unseen.mp4: 8 of 9 recorded episodes",
+    ]
+    gone = {name: table for name, table in tables.items() if name != "steps"}
+    assert write_film(tmp_path, gone, levels, ENV, before) == before[1:]
+    assert [path.read_text() for path in kept] == ["of then"] * 2
 
 
 def test_without_a_threshold_the_film_has_no_alarms_and_without_episodes_there_is_none(

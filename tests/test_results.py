@@ -8,8 +8,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from hotoven.evaluation.coinrun_findings import coinrun_findings
+from hotoven.evaluation.findings import lavagrid_findings, read_findings, to_markdown
+from hotoven.storage import read_json
+
 RESULTS = Path(__file__).resolve().parent.parent / "results"
 STORED = sorted(path.parent.name for path in RESULTS.glob("*/episodes.parquet"))
+RUNS = sorted(path.parent.name for path in RESULTS.glob("*/run.json"))
 WHERE = ["num_train_levels", "replication"]
 
 
@@ -51,3 +56,16 @@ def test_a_method_played_in_the_place_of_another_would_be_found():
     assert [row for row in found if row[2:] == ("mean", "vote")] == [
         (size, 0, "mean", "vote") for size in (10, 100, 1000)
     ]
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_what_was_found_is_what_the_stored_tables_say(run: str):
+    path = RESULTS / run
+    tables = {table.stem: pq.read_table(table) for table in path.glob("*.parquet")}
+    before = read_findings(path / "findings.json")
+    if read_json(path / "run.json")["config"]["study"] == "lavagrid":
+        found = lavagrid_findings(tables["episodes"])
+    else:
+        found = coinrun_findings(tables, before)
+    written = (path / "findings.md").read_text()
+    assert to_markdown(found) == to_markdown(before) == written

@@ -431,7 +431,7 @@ def _played(path: Path) -> list[Path]:
 
 def _figures(command: Figures) -> None:
     study, settings, config = _study_of(command.run)
-    if not (command.run / "episodes.parquet").exists():
+    if not (command.run / "rates.parquet").exists():
         raise ValueError(
             f"{command.run} has no tables yet: hotoven evaluate {command.run} makes them"
         )

@@ -32,7 +32,7 @@ from hotoven.evaluation.coinrun_knowing_claims import (
     judge_sure_promise_holds,
     judge_window,
 )
-from hotoven.evaluation.coinrun_rows import Missing, Tables, all_sizes
+from hotoven.evaluation.coinrun_rows import Missing, Tables, all_sizes, lacking
 from hotoven.evaluation.coinrun_verdicts import Judged
 from hotoven.evaluation.findings import Finding
 
@@ -44,20 +44,27 @@ class _Claim(NamedTuple):
     statement: str
     measure: str
     judge: Callable[[Tables], Judged]
+    reads: tuple[str, ...]  # the tables
 
 
-def coinrun_findings(tables: Tables) -> list[Finding]:
+def coinrun_findings(tables: Tables, before: Sequence[Finding] = ()) -> list[Finding]:
     """What a run's tables say about each claim, in the order of the post.
 
-    Reads rates, differences, episodes, predictions, comparisons, coherence, promises, help and
-    help_rates; see `outcomes` and `knowing` for the first ones' columns. A claim is undecided, with
-    no estimate, where a table, or the row it needs, is not there.
+    See `outcomes` and `knowing` for the tables' columns. A claim is undecided, with no estimate,
+    where a table, or the row it needs, is not there; but of a run that no longer has a table,
+    what was found `before`, when it was there, still holds.
     """
+    then = {(one.claim, one.statement, one.measure): one for one in before}
     try:
         sizes = all_sizes(tables)
     except Missing:
         sizes = []
-    return [_finding(claim, tables) for claim in _claims(sizes)]
+    return [
+        then[claim[:3]]
+        if claim[:3] in then and lacking(tables, claim.reads)
+        else _finding(claim, tables)
+        for claim in _claims(sizes)
+    ]
 
 
 def _claims(sizes: Sequence[int]) -> Iterator[_Claim]:
@@ -67,6 +74,7 @@ def _claims(sizes: Sequence[int]) -> Iterator[_Claim]:
         "levels that ended in catastrophe, unseen minus training levels, single, smallest number "
         "of training levels, percentage points",
         judge_dangerous,
+        ("rates", "episodes"),
     )
     for size in sizes:
         yield _Claim(
@@ -76,6 +84,7 @@ def _claims(sizes: Sequence[int]) -> Iterator[_Claim]:
             f"catastrophes on unseen levels, mean minus single, {size} training levels, "
             "percentage points",
             lambda tables, size=size: judge_averaging(tables, size),  # type: ignore[misc]
+            ("differences", "episodes"),
         )
     yield _Claim(
         "sigma helps",
@@ -84,6 +93,7 @@ def _claims(sizes: Sequence[int]) -> Iterator[_Claim]:
         f"AUC, mean and std minus mean, window {FIRST}, acting by the mean, smallest number of "
         "training levels, percentage points",
         judge_gain,
+        ("rates", "comparisons"),
     )
     yield _Claim(
         "sigma helps less further ahead",
@@ -91,6 +101,7 @@ def _claims(sizes: Sequence[int]) -> Iterator[_Claim]:
         f"gain of AUC by the standard deviation, window {FIRST} minus {LATER}, acting by the mean, "
         "smallest number of training levels, percentage points",
         judge_gain_by_window,
+        ("rates", "comparisons"),
     )
     yield _Claim(
         "sigma helps less with more levels",
@@ -98,6 +109,7 @@ def _claims(sizes: Sequence[int]) -> Iterator[_Claim]:
         "gain of AUC by the standard deviation, smallest minus larger number of training levels, "
         f"window {FIRST}, acting by the mean, percentage points",
         judge_gain_by_size,
+        ("rates", "comparisons"),
     )
     yield _Claim(
         "near is easier",
@@ -105,6 +117,7 @@ def _claims(sizes: Sequence[int]) -> Iterator[_Claim]:
         f"AUC, window {FIRST} minus {LATER}, mean and std, acting by the mean, smallest number of "
         "training levels, percentage points",
         judge_window,
+        ("rates", "comparisons"),
     )
     yield _Claim(
         "values tell most",
@@ -113,6 +126,7 @@ def _claims(sizes: Sequence[int]) -> Iterator[_Claim]:
         f"AUC, mean and std minus the best other score, window {FIRST}, acting by the mean, "
         "smallest number of training levels, percentage points",
         judge_best,
+        ("rates", "predictions"),
     )
     yield _Claim(
         "incoherence explains it",
@@ -120,6 +134,7 @@ def _claims(sizes: Sequence[int]) -> Iterator[_Claim]:
         "catastrophes on unseen levels, mean_hysteresis minus mean, smallest number of training "
         "levels, percentage points",
         judge_incoherence,
+        ("rates", "episodes", "coherence", "differences"),
     )
     yield _Claim(
         "the promise holds",
@@ -128,6 +143,7 @@ def _claims(sizes: Sequence[int]) -> Iterator[_Claim]:
         "catastrophes left unannounced, measured minus promised, where it is worst, test levels, "
         "percentage points",
         judge_promise_holds,
+        ("promises",),
     )
     yield _Claim(
         "the sure promise holds",
@@ -136,6 +152,7 @@ def _claims(sizes: Sequence[int]) -> Iterator[_Claim]:
         "catastrophes left unannounced, measured minus promised, where it is worst, test levels, "
         "percentage points",
         judge_sure_promise_holds,
+        ("promises",),
     )
     yield _Claim(
         "the promise breaks elsewhere",
@@ -144,6 +161,7 @@ def _claims(sizes: Sequence[int]) -> Iterator[_Claim]:
         "catastrophes left unannounced, measured minus promised, where it is surest, levels of the "
         "other mode, percentage points",
         judge_promise_breaks,
+        ("promises",),
     )
     yield _Claim(
         "help helps",
@@ -151,6 +169,7 @@ def _claims(sizes: Sequence[int]) -> Iterator[_Claim]:
         "unseen levels on which a catastrophe was avoided by the planner, about "
         f"{REQUESTS:g} request per episode, smallest number of training levels, percentage points",
         judge_help,
+        ("rates", "help_rates"),
     )
     yield _Claim(
         "alarms beat chance",
@@ -160,6 +179,7 @@ def _claims(sizes: Sequence[int]) -> Iterator[_Claim]:
         f"random, about {REQUESTS:g} request per episode, smallest number of training levels, "
         "percentage points",
         judge_alarms,
+        ("rates", "help_rates", "help"),
     )
 
 

@@ -22,6 +22,11 @@ class Missing(LookupError):
     """The tables lack what a claim is about; the message says what."""
 
 
+def lacking(tables: Tables, names: Sequence[str]) -> list[str]:
+    """Which of these tables are not there."""
+    return [name for name in names if name not in tables]
+
+
 def rows_of(tables: Tables, name: str, **where: Any) -> list[dict[str, Any]]:
     """The rows of a table whose columns have these values."""
     if name not in tables:

@@ -2,19 +2,20 @@
 
 Figures of what agents do are in `coinrun_behaviour_figures`, of knowing in time in
 `coinrun_knowing_figures`, of help in `coinrun_help_figures`, and how all of them look in
-`coinrun_looks`; here they are written. A panel without anything to draw says so; a figure whose
-table is missing is left out, with a note. One agent's timeline and film are in `coinrun_watch`; the
-grid's figures are in `figures`, what they share in `style`.
+`coinrun_looks`; here they are written. A panel without anything to draw says so. A figure that
+cannot be drawn is left out, with a note, and one whose table is no longer there is left as it is.
+One agent's timeline and film are in `coinrun_watch`; the grid's figures are in `figures`, what they
+share in `style`.
 """
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from matplotlib.figure import Figure
 
 from hotoven.envs.coinrun.env import CoinRun
-from hotoven.evaluation.coinrun_rows import Missing, Tables
+from hotoven.evaluation.coinrun_rows import Missing, Tables, lacking
 from hotoven.report.coinrun_behaviour_figures import (
     causes_figure,
     coherence_figure,
@@ -28,35 +29,50 @@ from hotoven.report.coinrun_knowing_figures import (
     promises_figure,
     roc_figure,
 )
-from hotoven.report.coinrun_watch import timeline_figure
-from hotoven.report.style import Written, write_all
+from hotoven.report.coinrun_watch import FILMED, timeline_figure
+from hotoven.report.style import SUFFIXES, Written, write_all
 from hotoven.types import LevelSet
 
-FIGURES: Final[Mapping[str, Callable[[Tables], Figure]]] = {
-    "roc": roc_figure,
-    "auc": auc_figure,
-    "precision": precision_figure,
-    "outcomes": outcomes_figure,
-    "causes": causes_figure,
-    "coherence": coherence_figure,
-    "risk_coverage": risk_coverage_figure,
-    "promises": promises_figure,
-    "alarms": alarms_figure,
+
+class Drawing(NamedTuple):
+    """How a figure is drawn, and from which tables."""
+
+    draw: Callable[[Tables], Figure]
+    reads: tuple[str, ...]
+
+
+FIGURES: Final[Mapping[str, Drawing]] = {
+    "roc": Drawing(roc_figure, ("rates", "roc", "predictions")),
+    "auc": Drawing(auc_figure, ("rates", "predictions")),
+    "precision": Drawing(precision_figure, ("rates", "predictions")),
+    "outcomes": Drawing(outcomes_figure, ("rates",)),
+    "causes": Drawing(causes_figure, ("rates", "episodes")),
+    "coherence": Drawing(coherence_figure, ("rates", "coherence", "differences")),
+    "risk_coverage": Drawing(risk_coverage_figure, ("rates", "help_rates")),
+    "promises": Drawing(promises_figure, ("rates", "promises")),
+    "alarms": Drawing(alarms_figure, ("rates", "alarms")),
 }
 TIMELINE: Final = "timeline"
 
 
 def write_figures(folder: Path, tables: Tables, level_set_test: LevelSet, env: CoinRun) -> Written:
-    """Writes every figure as SVG and PNG. What cannot be drawn is left out, removed and noted."""
+    """Writes every figure as SVG and PNG. What cannot be drawn is left out, removed and noted.
+
+    A figure of tables that are not there is left as it is, and noted: it is of when they were.
+    """
+    timeline = Drawing(lambda given: timeline_figure(given, level_set_test, env), FILMED)
     drawn: dict[str, Figure] = {}
-    notes = []
-    for name, draw in FIGURES.items():
+    undrawn, notes = [], []
+    for name, (draw, reads) in {**FIGURES, TIMELINE: timeline}.items():
+        absent = lacking(tables, reads)
+        if absent:
+            is_there = any((folder / f"{name}.{suffix}").exists() for suffix in SUFFIXES)
+            what = f"figure {name} is left as it is" if is_there else f"no figure {name}"
+            notes.append(f"{what}: there is no table of {absent[0]}")
+            continue
         try:
             drawn[name] = draw(tables)
         except Missing as absence:
+            undrawn.append(name)
             notes.append(f"no figure {name}: {absence}")
-    try:
-        drawn[TIMELINE] = timeline_figure(tables, level_set_test, env)
-    except Missing as absence:
-        notes.append(f"no figure {TIMELINE}: {absence}")
-    return Written(write_all(folder, drawn, [*FIGURES, TIMELINE]), notes)
+    return Written(write_all(folder, drawn, undrawn), notes)

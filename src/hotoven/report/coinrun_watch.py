@@ -4,6 +4,7 @@ Which threshold raises the alarms and which episode is shown follow by rule from
 run. Figures of rates and of AUC are those of `coinrun_figures`.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -18,7 +19,7 @@ from matplotlib.patches import Patch
 
 from hotoven.envs.coinrun.env import CoinRun
 from hotoven.evaluation.alarms import Alarms, alarms
-from hotoven.evaluation.coinrun_rows import SCORE, Missing, Tables, all_sizes, rows_of
+from hotoven.evaluation.coinrun_rows import SCORE, Missing, Tables, all_sizes, lacking, rows_of
 from hotoven.evaluation.knowing import Recorded, read_recorded, score_of
 from hotoven.report.animate import (
     Episode,
@@ -51,6 +52,7 @@ PROMISED: Final = 0.2  # share of catastrophes that alarms shown may leave unann
 NUM_PICTURES: Final = 9  # of a filmstrip
 NUM_BEFORE: Final = 40  # steps before the death that a timeline shows, at least
 FILM: Final = "unseen"
+FILMED: Final = ("rates", "promises", "steps")  # the tables that timeline and film are drawn from
 FILM_STEPS: Final = 150
 FILM_SCALE: Final = 12  # pixels per cell: eight episodes of 150 steps are some megabytes
 SECONDS_PER_STEP: Final = 0.1
@@ -187,12 +189,21 @@ def timeline_figure(tables: Tables, level_set_test: LevelSet, env: CoinRun) -> F
     return figure
 
 
-def write_film(folder: Path, tables: Tables, level_set_test: LevelSet, env: CoinRun) -> list[str]:
+def write_film(
+    folder: Path,
+    tables: Tables,
+    level_set_test: LevelSet,
+    env: CoinRun,
+    before: Sequence[str] = (),
+) -> list[str]:
     """Writes the GIF and the MP4 of an agent on a sample of unseen levels; what is to be said.
 
     The agent acts by the mean of those trained on the fewest levels. Alarms are those of `watch`;
-    without a threshold there are none, and a note says so.
+    without a threshold there are none, and a note says so. A film of tables that are no longer
+    there is left as it is, and `before`, what was said of figures when it was made, still holds.
     """
+    if lacking(tables, FILMED):
+        return [note for note in before if "film" in note or note.startswith(FILM)]
     notes = []
     paths = [folder / f"{FILM}.{suffix}" for suffix in ("gif", "mp4")]
     try:

@@ -275,18 +275,26 @@ def _read_later(steps: pa.Table) -> pa.Table:
 
 
 def report(study: CoinRunStudy, path: Path) -> list[findings.Finding]:
-    """Writes findings and figures of the run at `path` from its tables."""
-    tables = {name: read_table(path / f"{name}.parquet") for name in TABLES}
-    found = coinrun_findings(tables)
-    write_json(path / "findings.json", findings.to_json(found))
+    """Writes findings and figures of the run at `path` from its tables.
+
+    Of a run that no longer has all of them, what rests on those is left as it is.
+    """
+    sources = {name: path / f"{name}.parquet" for name in TABLES}
+    tables = {name: read_table(source) for name, source in sources.items() if source.exists()}
+    stored = path / "findings.json"
+    is_thinned = len(tables) < len(TABLES) and stored.exists()
+    found = coinrun_findings(tables, findings.read_findings(stored) if is_thinned else ())
+    write_json(stored, findings.to_json(found))
     write_bytes(path / "findings.md", findings.to_markdown(found).encode())
     test = test_levels(study, path)
-    source = level_path(path, "test")
-    check_recorded(path / "steps.parquet", _of_test(tables["steps"]), source, test)
+    if "steps" in tables:
+        check_recorded(sources["steps"], _of_test(tables["steps"]), level_path(path, "test"), test)
     figures = path / "figures"
+    told = figures / "notes.txt"
+    before = told.read_text().splitlines() if told.exists() else []
     written = coinrun_figures.write_figures(figures, tables, test, study.env)
-    notes = [*written.notes, *coinrun_watch.write_film(figures, tables, test, study.env)]
-    write_bytes(figures / "notes.txt", "".join(f"{note}\n" for note in notes).encode())
+    film = coinrun_watch.write_film(figures, tables, test, study.env, before)
+    write_bytes(told, "".join(f"{note}\n" for note in (*written.notes, *film)).encode())
     return found
 
 
