@@ -14,6 +14,7 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 from hotoven import agents, levels
+from hotoven.evaluation.bootstrap import wilson
 from hotoven.learners.ppo import PPOConfig
 from hotoven.studies import coinrun_agents
 from hotoven.studies.coinrun_settings import PRESETS, make_sets
@@ -89,7 +90,7 @@ def test_the_published_curve_is_of_the_first_seeds_and_those_that_follow(monkeyp
     few = replace(FEW, num_iterations=full.ppo.num_iterations)
     short = replace(full, env=replace(full.env, max_steps=30), ppo=few)
     monkeypatch.setitem(PRESETS, "full", short)
-    monkeypatch.setattr(module, "NUM_UNSEEN", 20)
+    monkeypatch.setattr(module, "NUM_UNSEEN", 30)
     made: list[Any] = []
 
     def makes(env, ids):
@@ -100,12 +101,12 @@ def test_the_published_curve_is_of_the_first_seeds_and_those_that_follow(monkeyp
     words = "published_curve --mode hard --levels 20 --net nature --members 2 --millions 0.00012"
     monkeypatch.setattr("sys.argv", words.split())
     module.main()
-    assert [ids for _, ids in made] == [list(range(20)), list(range(20, 40))]
+    assert [ids for _, ids in made] == [list(range(20)), list(range(20, 50))]
     assert {(env.mode, env.obs, env.paint_velocity) for env, _ in made} == {
         ("hard", "pixels", False)
     }
     said = capsys.readouterr().out
-    unseen = levels.make_levels(made[0][0], np.arange(20, 40))
+    unseen = levels.make_levels(made[0][0], np.arange(20, 50))
     assert f"{unseen.facts['can_kill'].mean():.1%} of the unseen levels can kill" in said
     shares = re.findall(
         r"  (.*): ([\d.]+)% \[([\d.]+)%, ([\d.]+)%\] solved \(([\d.]+)%, ([\d.]+)%\), ([\d.]+)% d",
@@ -115,8 +116,14 @@ def test_the_published_curve_is_of_the_first_seeds_and_those_that_follow(monkeyp
     assert names[0] == "unseen"
     assert names[-1] == "training"
     assert len(names) == 4  # at one point: ten iterations are less than a million steps
-    for _, *numbers in shares:
+    numbers_of = {"unseen": 30, "training": 20}  # levels, each played by two agents
+    numbers_of["unseen, those that can kill"] = int(unseen.facts["can_kill"].sum())
+    for name, *numbers in shares:
         solved, low, high, first, second, died = map(float, numbers)
         assert low <= solved <= high
+        if name in numbers_of:
+            episodes = 2 * numbers_of[name]
+            expected = wilson(round(solved / 100 * episodes), episodes)
+            assert (low, high) == pytest.approx([100 * end for end in expected], abs=0.051)
         assert solved == pytest.approx((first + second) / 2, abs=0.11)
         assert solved + died <= 100.1

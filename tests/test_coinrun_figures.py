@@ -235,20 +235,24 @@ def test_a_measure_without_a_number_says_so(tables):
     assert words(coherence_figure(tables | {"coherence": empty}).axes[2]) == ["none"]
 
 
-def test_lengths_are_told_apart_where_one_is_a_hundred_times_another(tables):
+@pytest.mark.parametrize(
+    ("longest", "scale", "labels"),
+    [(100.0, "log", [1, 10, 100]), (12.0, "log", [1, 2, 5, 10]), (1.5, "linear", [1, 1.2, 1.4])],
+)
+def test_lengths_are_told_apart_where_one_is_many_times_another(tables, longest, scale, labels):
     table = tables["coherence"]
     is_length = pc.equal(table["measure"], "run length")
-    hundred = pc.if_else(pc.equal(table["method"], "mean_hysteresis"), 100.0, 1.0)
+    lengths = pc.if_else(pc.equal(table["method"], "mean_hysteresis"), longest, 1.0)
     for name in ("estimate", "low", "high"):
-        column = pc.if_else(is_length, hundred, table[name])
+        column = pc.if_else(is_length, lengths, table[name])
         table = table.set_column(table.column_names.index(name), name, column)
     figure = coherence_figure(tables | {"coherence": table})
     by_title = {axes.get_title(): axes for axes in figure.axes}
     axes = by_title["run length"]
-    assert axes.get_xscale() == "log"
+    assert axes.get_xscale() == scale
     low, high = axes.get_xlim()
     shown = [tick for tick in axes.get_xticks() if low <= tick <= high]
-    assert shown == [1, 10, 100]
+    assert shown == pytest.approx(labels)
     assert by_title["switch rate"].get_xscale() == "linear"
 
 
