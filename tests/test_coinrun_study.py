@@ -351,7 +351,7 @@ def test_agents_of_another_run_play_what_they_were_not_trained_for(tmp_path, mon
     with Run.open(tmp_path / "new", {}) as folder:
         for _ in range(2):  # as a run that goes on asks for it again
             coinrun.take_over(study, folder, source)
-            coinrun.check_trainable(study, folder)
+            coinrun.check_trainable(study, folder.path)
             coinrun.train(study, folder)
         origin = read_json(tmp_path / "new" / "run.json")["agents_of"]
     there = [path.name for path in (tmp_path / "new" / "agents").iterdir()]
@@ -467,13 +467,16 @@ def test_agents_that_were_taken_over_are_not_replaced_by_own_ones(tmp_path, monk
         patch.setattr(coinrun_agents, "write_bytes", stops)
         coinrun.take_over(study, folder, source)
     with Run.open(tmp_path / "new", {}, resume=True) as folder:
-        with pytest.raises(ValueError, match="lacks the agents of 20 levels, which it had from"):
-            coinrun.check_trainable(study, folder)
+        lacks = "lacks the agents of 20 levels, which it had from"
+        with pytest.raises(ValueError, match=lacks):
+            coinrun.check_trainable(study, folder.path)
+        with pytest.raises(ValueError, match=lacks):
+            coinrun.check_agents(study, folder.path, again=False)
         agents_path(tmp_path / "new", 5).unlink()
         with pytest.raises(ValueError, match="has been played by other agents"):
             coinrun.take_over(study, folder, other)
         coinrun.take_over(study, folder, source)
-        coinrun.check_trainable(study, folder)
+        coinrun.check_trainable(study, folder.path)
         folder.finish()
     # and whose they are is told by those who have them from there
     with Run.open(tmp_path / "third", {}) as folder:
@@ -684,7 +687,9 @@ def test_a_run_holds_all_its_tables_findings_and_agents(run: Path):
 
 
 @pytest.mark.long
-def test_figures_of_a_run_that_has_lost_tables_leave_what_rested_on_them(run: Path, tmp_path):
+def test_figures_of_a_run_that_has_lost_tables_leave_what_rested_on_them(
+    run: Path, tmp_path, capsys
+):
     path = tmp_path / "thin"
     shutil.copytree(run, path)
     gone = [path / f"{name}.parquet" for name in ("steps", "help", "roc")]
@@ -706,5 +711,8 @@ def test_figures_of_a_run_that_has_lost_tables_leave_what_rested_on_them(run: Pa
     ]
     film = [note for note in told if not note.startswith("no figure")]
     assert (path / "figures" / "notes.txt").read_text().splitlines() == notes + film
+    before = results(path)
     (path / "rates.parquet").unlink()
     assert cli.main(["figures", str(path)]) == 2
+    assert f"no file {path / 'rates.parquet'}" in capsys.readouterr().err
+    assert before.items() > results(path).items()

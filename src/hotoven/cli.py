@@ -394,7 +394,7 @@ def _reproduce(command: LavaGridReproduce | CoinRunReproduce, only_train: bool) 
             if command.agents is not None:
                 coinrun.take_over(command.settings, run, command.agents)
             if only_train or not _is_stored(run):
-                coinrun.check_trainable(command.settings, run)
+                coinrun.check_trainable(command.settings, path)
         if only_train:
             if not run.finished or run.grown or study.untrained(command.settings, path):
                 run.reopen()
@@ -431,7 +431,7 @@ def _played(path: Path) -> list[Path]:
 
 def _figures(command: Figures) -> None:
     study, settings, config = _study_of(command.run)
-    if not (command.run / "rates.parquet").exists():
+    if not any((command.run / f"{name}.parquet").exists() for name in ("episodes", "rates")):
         raise ValueError(
             f"{command.run} has no tables yet: hotoven evaluate {command.run} makes them"
         )

@@ -137,6 +137,7 @@ def check_agents(study: CoinRunStudy, path: Path, again: bool) -> None:
         if is_whole(study, part_path(path, size)) and not again:
             continue
         if not agents_path(path, size).exists():
+            check_trainable(study, path)
             raise ValueError(
                 f"{path} has no agents of {size} levels: hotoven train with --resume trains them"
             )
@@ -277,10 +278,12 @@ def _read_later(steps: pa.Table) -> pa.Table:
 def report(study: CoinRunStudy, path: Path) -> list[findings.Finding]:
     """Writes findings and figures of the run at `path` from its tables.
 
-    Of a run that no longer has all of them, what rests on those is left as it is.
+    Of a run that no longer has all of them, what rests on those is left as it is. Without rates,
+    which name the agents, nothing is.
     """
     sources = {name: path / f"{name}.parquet" for name in TABLES}
-    tables = {name: read_table(source) for name, source in sources.items() if source.exists()}
+    kept = [name for name in TABLES if name == "rates" or sources[name].exists()]
+    tables = {name: read_table(sources[name]) for name in kept}
     stored = path / "findings.json"
     is_thinned = len(tables) < len(TABLES) and stored.exists()
     found = coinrun_findings(tables, findings.read_findings(stored) if is_thinned else ())

@@ -264,14 +264,14 @@ def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:32]
 
 
-def check_trainable(study: CoinRunStudy, folder: Run) -> None:
+def check_trainable(study: CoinRunStudy, path: Path) -> None:
     """Raises ValueError if agents are missing from a run that has taken over another's."""
-    missing = untrained(study, folder.path)
-    if missing and "agents_of" in folder.about:
-        with as_written(folder.path / "run.json"):
-            source = folder.about["agents_of"]["run"]
+    missing, about = untrained(study, path), read_about(path)
+    if missing and "agents_of" in about:
+        with as_written(path / "run.json"):
+            source = about["agents_of"]["run"]
         raise ValueError(
-            f"{folder.path} lacks the agents of {', '.join(map(str, missing))} levels, which it "
+            f"{path} lacks the agents of {', '.join(map(str, missing))} levels, which it "
             f"had from {source}: --agents takes them over again, and none are trained in their "
             "place"
         )
