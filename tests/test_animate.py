@@ -20,6 +20,7 @@ from hotoven.report.animate import (
     MARKS,
     Episode,
     Sample,
+    _in_long_runs,
     episode_frames,
     episodes_of,
     film,
@@ -256,6 +257,18 @@ def test_a_gif_holds_what_changes_and_no_more(tmp_path):
                 assert (np.asarray(gif.convert("RGB")) == frames[place]).all()
     first, second, last = sizes
     assert second - first < first / 4 and last - first < 2 * first
+
+
+def test_only_long_runs_are_left_out():
+    rows = ["................................", "#" * 16 + "." * 16, "." * 17 + "#" * 15]
+    rows += ["." + "#" * 16 + "." + "#" * 14, "#" * 32, "#." * 16]
+    mask = np.array([[letter == "#" for letter in row] for row in rows]).reshape(2, 3, 32)
+    expected = mask.copy()
+    expected[0, 2] = False
+    expected[1, 0, 18:] = False
+    expected[1, 2] = False
+    assert (_in_long_runs(mask) == expected).all()
+    assert _in_long_runs(mask[:0]).shape == (0, 3, 32)
 
 
 def test_a_gif_of_more_colours_than_its_palette_stays_close(tmp_path):

@@ -52,6 +52,7 @@ CAPTION_SIZE: Final = 13  # pixels
 MIN_WIDTH: Final = 480  # pixels, so that the header fits
 PALETTE_SIZE: Final = 255  # one of a GIF's 256 entries is left for pixels that stay as they are
 UNCHANGED: Final = np.uint8(PALETTE_SIZE)  # that entry
+SHORTEST: Final = 16  # of such pixels in a row; fewer cost more room than they save
 NUM_EXACT: Final = 160  # the commonest colours, kept exactly where there are too many
 
 
@@ -249,14 +250,15 @@ def write_gif(path: Path, frames: np.ndarray, seconds_per_frame: float = 0.2) ->
     """Writes uint8[F, h, w, 3] as a GIF that loops, all frames with one palette.
 
     Up to 255 colours are kept exactly; of more, the commonest are. Equal frames in a row become
-    one frame shown for longer. Of each frame but the first only the pixels are written that differ
-    from the frame before, which takes half the room or less.
+    one frame shown for longer. Of each frame but the first the pixels that are as in the frame
+    before, many in a row, are left out, which takes half the room or less.
     """
     differ = (frames[1:] != frames[:-1]).any(axis=(1, 2, 3))
     starts = np.flatnonzero(np.concatenate([[True], differ]))
     shown = np.diff(starts, append=len(frames))  # frames, each as long as the next one differs
     indices, colours = _with_palette(frames[starts])
-    changes = np.where(indices[1:] == indices[:-1], UNCHANGED, indices[1:])
+    same = _in_long_runs(indices[1:] == indices[:-1])
+    changes = np.where(same, UNCHANGED, indices[1:])
     palette = colours + [0] * (3 * 256 - len(colours))
     images = [Image.fromarray(index) for index in (indices[0], *changes)]
     for image in images:
@@ -453,6 +455,17 @@ def _with_palette(frames: np.ndarray) -> tuple[np.ndarray, list[int]]:
         table[colours[num_exact:]] = num_exact + np.asarray(strip)[0]
         palette += strip.getpalette() or []
     return table[packed], palette
+
+
+def _in_long_runs(mask: np.ndarray) -> np.ndarray:
+    """bool[F, h, w]: where at least `SHORTEST` in a row are true."""
+    edges = np.diff(np.pad(mask, ((0, 0), (0, 0), (1, 1))).astype(np.int8), axis=-1)
+    first, beyond = (np.argwhere(edges == edge) for edge in (1, -1))  # in the same order
+    is_long = beyond[:, -1] - first[:, -1] >= SHORTEST
+    kept = np.zeros_like(edges)
+    for ends, step in ((first, 1), (beyond, -1)):
+        kept[tuple(ends[is_long].T)] = step
+    return kept.cumsum(axis=-1)[..., :-1] > 0
 
 
 def _unpacked(colours: np.ndarray) -> np.ndarray:
