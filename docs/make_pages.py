@@ -83,6 +83,7 @@ FIGURES: Final = {
 
 
 COINRUN_FIGURES: Final = {
+    "unseen": "Agents on eight unseen levels, with alarms and how each ended",
     "timeline": "An unseen level that ended in a catastrophe: the members' values, U and alarms",
     "roc": "ROC curves of a catastrophe within 1 and within 10 steps, 10 and 200 training levels",
     "outcomes": "Levels that ended in catastrophe, and levels solved, against the number of "
@@ -92,7 +93,7 @@ COINRUN_FIGURES: Final = {
 
 # The stored CoinRun runs that docs/results.md tells one by one: what each is, and its figures.
 COINRUN_RUNS: Final = {
-    "coinrun-quick": ("Preset `quick`", ("timeline", "roc")),
+    "coinrun-quick": ("Preset `quick`", ("unseen", "timeline", "roc")),
     "coinrun-sizes": (
         "Preset `quick` with four numbers of training levels, `--sizes 10 50 200 1000`",
         ("outcomes", "auc"),
@@ -419,7 +420,8 @@ def coinrun_block(root: Path) -> str:
         parts += [
             f"![{COINRUN_FIGURES[figure]}](../{path.relative_to(root).as_posix()})"
             for figure in figures
-            if (path := folder / "figures" / f"{figure}.png").exists()
+            for suffix in ("png", "gif")
+            if (path := folder / "figures" / f"{figure}.{suffix}").exists()
         ]
     return "\n\n".join(parts) or "No findings are stored yet: `hotoven reproduce coinrun`."
 
