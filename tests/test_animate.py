@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pyarrow as pa
 import pytest
-from PIL import Image
+from PIL import Image, ImageSequence
 
 from hotoven.envs.lavagrid import PALETTE, LavaGrid
 from hotoven.envs.lavagrid_levels import from_ascii
@@ -257,6 +257,38 @@ def test_a_gif_holds_what_changes_and_no_more(tmp_path):
                 assert (np.asarray(gif.convert("RGB")) == frames[place]).all()
     first, second, last = sizes
     assert second - first < first / 4 and last - first < 2 * first
+
+
+@pytest.mark.parametrize("number", [1, 2, 254, 255])
+def test_a_gif_of_up_to_255_colours_keeps_them_exactly_and_loops(number, tmp_path):
+    rng = np.random.default_rng(number)
+    colours = np.stack(np.unravel_index(rng.permutation(2**12)[:number] * 4096, (256,) * 3), -1)
+    colours[0] = 0  # black is what an empty entry of the palette holds
+    shown = rng.integers(0, number, (5, 40, 60))
+    shown.reshape(5, -1)[:, :number] = np.arange(number)
+    shown[3] = shown[2]
+    frames = colours.astype(np.uint8)[shown]
+    path = tmp_path / "colours.gif"
+    write_gif(path, frames, seconds_per_frame=0.1)
+    with Image.open(path) as gif:
+        assert gif.n_frames == (1 if number == 1 else 4)
+        if number > 1:
+            assert gif.info["loop"] == 0
+        decoded = [np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(gif)]
+    assert (np.stack(decoded) == frames[[0] if number == 1 else [0, 1, 2, 4]]).all()
+
+
+def test_of_too_many_colours_the_commonest_are_exact_over_the_whole_film(tmp_path):
+    colours = np.random.default_rng(0).permutation(2**24)[:500]
+    colours = np.stack([colours >> 16, colours >> 8 & 255, colours & 255], -1).astype(np.uint8)
+    frames = np.full((12, 30, 40, 3), 255, np.uint8)
+    frames[0] = np.repeat(colours[:400], 3, axis=0).reshape(30, 40, 3)
+    frames[1:].reshape(11, 1200, 3)[:, :100] = colours[400:]  # each once, but held
+    path = tmp_path / "many.gif"
+    write_gif(path, frames)
+    with Image.open(path) as gif:
+        gif.seek(1)
+        assert (np.asarray(gif.convert("RGB")) == frames[1]).all()
 
 
 def test_only_long_runs_are_left_out():

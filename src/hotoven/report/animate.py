@@ -251,12 +251,13 @@ def write_gif(path: Path, frames: np.ndarray, seconds_per_frame: float = 0.2) ->
 
     Up to 255 colours are kept exactly; of more, the commonest are. Equal frames in a row become
     one frame shown for longer. Of each frame but the first the pixels that are as in the frame
-    before, many in a row, are left out, which takes half the room or less.
+    before, many in a row, are left out, which takes less room.
     """
     differ = (frames[1:] != frames[:-1]).any(axis=(1, 2, 3))
     starts = np.flatnonzero(np.concatenate([[True], differ]))
     shown = np.diff(starts, append=len(frames))  # frames, each as long as the next one differs
-    indices, colours = _with_palette(frames[starts])
+    indices, colours = _with_palette(frames)
+    indices = indices[starts]
     same = _in_long_runs(indices[1:] == indices[:-1])
     changes = np.where(same, UNCHANGED, indices[1:])
     palette = colours + [0] * (3 * 256 - len(colours))
@@ -274,7 +275,6 @@ def write_gif(path: Path, frames: np.ndarray, seconds_per_frame: float = 0.2) ->
         palette=bytes(palette),  # once for all frames
         transparency=int(UNCHANGED),
         disposal=1,  # a frame stays under the next one
-        optimize=False,  # it would give each frame a palette of its own
     )
     write_bytes(path, file.getvalue())
 
