@@ -137,13 +137,15 @@ def test_figures_are_not_drawn_from_tables_that_may_be_old(tmp_path, capsys):
     with Run.open(tmp_path / "run", config) as run:
         assert cli.main(["figures", str(run.path)]) == 2
         assert "has no tables yet" in capsys.readouterr().err
-        (run.path / "episodes.parquet").touch()
         run.finish()
         run.reopen()  # as an evaluation does, here a killed one
-    assert cli.main(["figures", str(tmp_path / "run")]) == 2
-    err = capsys.readouterr().err
-    assert err.count("\n") == 1
-    assert f"hotoven evaluate {tmp_path / 'run'} --resume makes them new" in err
+    for name in ("episodes", "rates"):  # either is enough to be told of
+        (tmp_path / "run" / f"{name}.parquet").touch()
+        assert cli.main(["figures", str(tmp_path / "run")]) == 2
+        err = capsys.readouterr().err
+        assert err.count("\n") == 1
+        assert f"hotoven evaluate {tmp_path / 'run'} --resume makes them new" in err
+        (tmp_path / "run" / f"{name}.parquet").unlink()
 
 
 # Help

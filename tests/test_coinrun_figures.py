@@ -26,6 +26,7 @@ from hotoven.report.coinrun_knowing_figures import (
     roc_figure,
 )
 from hotoven.report.coinrun_looks import ACTING_LOOKS
+from hotoven.report.coinrun_watch import FILMED
 from hotoven.report.style import figure_bytes
 from noted import Noted
 
@@ -372,6 +373,24 @@ def test_what_cannot_be_drawn_is_removed_and_what_has_lost_its_table_stays(
     assert written.notes[0] == left
     assert written.notes[1] == "no figure alarms: there is no table of alarms"
     assert written.notes[2].startswith("no figure timeline: no threshold of mean and std")
+
+
+@pytest.mark.parametrize("name", FILMED)
+def test_a_timeline_that_has_lost_a_table_stays_and_so_does_why_there_is_none(
+    name, tmp_path, tables, levels, monkeypatch
+):
+    monkeypatch.setattr(coinrun_figures, "FIGURES", {})
+    gone = {other: table for other, table in tables.items() if other != name}
+    earlier = "no figure timeline: no recorded episode ended in a catastrophe"
+    for before, note in (
+        ((), f"no figure timeline: there is no table of {name}"),
+        (("no figure alarms: none", earlier), earlier),
+    ):
+        assert write_figures(tmp_path, gone, levels, ENV, before) == ([], [note])
+    (tmp_path / "timeline.svg").write_text("of then")
+    note = f"figure timeline is left as it is: there is no table of {name}"
+    assert write_figures(tmp_path, gone, None, ENV, [earlier]) == ([], [note])
+    assert (tmp_path / "timeline.svg").read_text() == "of then"
 
 
 @pytest.mark.parametrize("name", FIGURES)

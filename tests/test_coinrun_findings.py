@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hotoven.evaluation.bootstrap import Interval, two_level, wilson
-from hotoven.evaluation.coinrun_findings import _claims, coinrun_findings
+from hotoven.evaluation.coinrun_findings import _claims, coinrun_findings, without_tables
 from hotoven.evaluation.coinrun_help_claims import AT_RANDOM
 from hotoven.evaluation.coinrun_knowing_claims import promise_excess
 from hotoven.evaluation.coinrun_rows import compared_sizes
@@ -686,8 +686,12 @@ def test_what_was_found_holds_where_its_table_is_gone():
         "alarms beat chance",
     }
     assert {alone[claim].verdict for claim in lost} == {"undecided"}
-    other = [one._replace(measure="another") for one in before.values()]
-    assert coinrun_findings(tables, other) == list(alone.values())  # of another measure: not kept
+    for name in ("measure", "statement", "claim"):  # what is said of something else does not hold
+        other = [one._replace(**{name: "another"}) for one in before.values()]
+        assert coinrun_findings(tables, other) == list(alone.values())
+    gone = without_tables(tables)
+    assert {claim for claim, *_ in gone} == lost
+    assert set(gone.values()) == {"help", "comparisons"}
 
 
 def test_findings_are_written_as_those_of_the_grid():

@@ -431,7 +431,7 @@ def _played(path: Path) -> list[Path]:
 
 def _figures(command: Figures) -> None:
     study, settings, config = _study_of(command.run)
-    if not any((command.run / f"{name}.parquet").exists() for name in ("episodes", "rates")):
+    if not any(command.run.glob("*.parquet")):
         raise ValueError(
             f"{command.run} has no tables yet: hotoven evaluate {command.run} makes them"
         )

@@ -54,17 +54,30 @@ def coinrun_findings(tables: Tables, before: Sequence[Finding] = ()) -> list[Fin
     where a table, or the row it needs, is not there; but of a run that no longer has a table,
     what was found `before`, when it was there, still holds.
     """
-    then = {(one.claim, one.statement, one.measure): one for one in before}
-    try:
-        sizes = all_sizes(tables)
-    except Missing:
-        sizes = []
+    then = {_key(one): one for one in before}
     return [
-        then[claim[:3]]
-        if claim[:3] in then and lacking(tables, claim.reads)
+        then[_key(claim)]
+        if _key(claim) in then and lacking(tables, claim.reads)
         else _finding(claim, tables)
-        for claim in _claims(sizes)
+        for claim in _claims(_sizes(tables))
     ]
+
+
+def without_tables(tables: Tables) -> dict[tuple[str, str, str], str]:
+    """The claims, statements and measures that rest on a table that is not there, and on which."""
+    absent = {_key(claim): lacking(tables, claim.reads) for claim in _claims(_sizes(tables))}
+    return {key: names[0] for key, names in absent.items() if names}
+
+
+def _key(one: _Claim | Finding) -> tuple[str, str, str]:
+    return one.claim, one.statement, one.measure
+
+
+def _sizes(tables: Tables) -> list[int]:
+    try:
+        return all_sizes(tables)
+    except Missing:
+        return []
 
 
 def _claims(sizes: Sequence[int]) -> Iterator[_Claim]:

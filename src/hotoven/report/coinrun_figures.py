@@ -8,7 +8,7 @@ One agent's timeline and film are in `coinrun_watch`; the grid's figures are in 
 share in `style`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -55,10 +55,17 @@ FIGURES: Final[Mapping[str, Drawing]] = {
 TIMELINE: Final = "timeline"
 
 
-def write_figures(folder: Path, tables: Tables, level_set_test: LevelSet, env: CoinRun) -> Written:
+def write_figures(
+    folder: Path,
+    tables: Tables,
+    level_set_test: LevelSet | None,
+    env: CoinRun,
+    before: Sequence[str] = (),
+) -> Written:
     """Writes every figure as SVG and PNG. What cannot be drawn is left out, removed and noted.
 
-    A figure of tables that are not there is left as it is, and noted: it is of when they were.
+    A figure of tables that are not there is left as it is, and noted: it is of when they were. If
+    none was drawn then, `before`, what was noted, still holds. Levels are needed with steps only.
     """
     timeline = Drawing(lambda given: timeline_figure(given, level_set_test, env), FILMED)
     drawn: dict[str, Figure] = {}
@@ -66,9 +73,7 @@ def write_figures(folder: Path, tables: Tables, level_set_test: LevelSet, env: C
     for name, (draw, reads) in {**FIGURES, TIMELINE: timeline}.items():
         absent = lacking(tables, reads)
         if absent:
-            is_there = any((folder / f"{name}.{suffix}").exists() for suffix in SUFFIXES)
-            what = f"figure {name} is left as it is" if is_there else f"no figure {name}"
-            notes.append(f"{what}: there is no table of {absent[0]}")
+            notes.append(_of_then(folder, name, absent[0], before))
             continue
         try:
             drawn[name] = draw(tables)
@@ -76,3 +81,13 @@ def write_figures(folder: Path, tables: Tables, level_set_test: LevelSet, env: C
             undrawn.append(name)
             notes.append(f"no figure {name}: {absence}")
     return Written(write_all(folder, drawn, undrawn), notes)
+
+
+def _of_then(folder: Path, name: str, absent: str, before: Sequence[str]) -> str:
+    """What is to be said of a figure whose table is no longer there."""
+    if any((folder / f"{name}.{suffix}").exists() for suffix in SUFFIXES):
+        return f"figure {name} is left as it is: there is no table of {absent}"
+    none = f"no figure {name}: "
+    return next(
+        (note for note in before if note.startswith(none)), f"{none}there is no table of {absent}"
+    )

@@ -150,7 +150,7 @@ def announced_death(watched: Watch) -> int:
     return int(announced[leads == middle][0])
 
 
-def timeline_figure(tables: Tables, level_set_test: LevelSet, env: CoinRun) -> Figure:
+def timeline_figure(tables: Tables, level_set_test: LevelSet | None, env: CoinRun) -> Figure:
     """One unseen episode that ended in a catastrophe: what was known, step by step.
 
     Its filmstrip, the mean and the standard deviation of the members' values, and U with its
@@ -162,6 +162,7 @@ def timeline_figure(tables: Tables, level_set_test: LevelSet, env: CoinRun) -> F
     death = len(episode.actions) - 1  # the step whose action was fatal
     first_alarm = int(watched.alarms.first_step[place])
     first = max(0, min(death - NUM_BEFORE, first_alarm - 5 if first_alarm >= 0 else death))
+    assert level_set_test is not None, "there are steps, and no levels"
     level = level_of(level_set_test, episode.level_index, episode.level_id)
     frames = episode_frames(_for_people(env), level, episode.actions, 16)
     with matplotlib.rc_context(STYLE):
@@ -192,7 +193,7 @@ def timeline_figure(tables: Tables, level_set_test: LevelSet, env: CoinRun) -> F
 def write_film(
     folder: Path,
     tables: Tables,
-    level_set_test: LevelSet,
+    level_set_test: LevelSet | None,
     env: CoinRun,
     before: Sequence[str] = (),
 ) -> list[str]:
@@ -202,7 +203,7 @@ def write_film(
     without a threshold there are none, and a note says so. A film of tables that are no longer
     there is left as it is, and `before`, what was said of figures when it was made, still holds.
     """
-    if lacking(tables, FILMED):
+    if level_set_test is None or lacking(tables, FILMED):
         return [note for note in before if "film" in note or note.startswith(FILM)]
     notes = []
     paths = [folder / f"{FILM}.{suffix}" for suffix in ("gif", "mp4")]

@@ -8,6 +8,7 @@ that a killed run goes on where it stopped and ends with the same bytes. Setting
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,7 +21,8 @@ from jax.tree_util import Partial
 from hotoven.envs.coinrun.env import CoinRun
 from hotoven.envs.coinrun.planner import NUM_MOVES
 from hotoven.evaluation import coherence, findings, knowing, outcomes, scores
-from hotoven.evaluation.coinrun_findings import coinrun_findings
+from hotoven.evaluation.coinrun_findings import coinrun_findings, without_tables
+from hotoven.evaluation.coinrun_rows import lacking
 from hotoven.evaluation.live import Said
 from hotoven.mechanisms.acting import ACTING, policies
 from hotoven.report import coinrun_figures, coinrun_watch
@@ -278,27 +280,56 @@ def _read_later(steps: pa.Table) -> pa.Table:
 def report(study: CoinRunStudy, path: Path) -> list[findings.Finding]:
     """Writes findings and figures of the run at `path` from its tables.
 
-    Of a run that no longer has all of them, what rests on those is left as it is. Without rates,
-    which name the agents, nothing is.
+    Of a run that no longer has all of them, what rests on those is left as it is.
+
+    Raises:
+      ValueError: a table is damaged, the rates are gone, or so is what was found when a table that
+        is gone was there.
     """
     sources = {name: path / f"{name}.parquet" for name in TABLES}
     kept = [name for name in TABLES if name == "rates" or sources[name].exists()]
     tables = {name: read_table(sources[name]) for name in kept}
-    stored = path / "findings.json"
-    is_thinned = len(tables) < len(TABLES) and stored.exists()
-    found = coinrun_findings(tables, findings.read_findings(stored) if is_thinned else ())
-    write_json(stored, findings.to_json(found))
-    write_bytes(path / "findings.md", findings.to_markdown(found).encode())
-    test = test_levels(study, path)
-    if "steps" in tables:
-        check_recorded(sources["steps"], _of_test(tables["steps"]), level_path(path, "test"), test)
+    if not tables["rates"].num_rows:
+        raise ValueError(f"{sources['rates']} holds no rates")
     figures = path / "figures"
     told = figures / "notes.txt"
-    before = told.read_text().splitlines() if told.exists() else []
-    written = coinrun_figures.write_figures(figures, tables, test, study.env)
-    film = coinrun_watch.write_film(figures, tables, test, study.env, before)
-    write_bytes(told, "".join(f"{note}\n" for note in (*written.notes, *film)).encode())
+    with as_written(told):
+        before = told.read_text().splitlines() if told.exists() else []
+    with as_written(path):  # which of its tables is not is not known
+        gone = without_tables(tables)
+        found = coinrun_findings(tables, _found_before(path, gone))
+        test = None
+        if not lacking(tables, coinrun_watch.FILMED):
+            test = test_levels(study, path)
+            own = _of_test(tables["steps"])
+            check_recorded(sources["steps"], own, level_path(path, "test"), test)
+        written = coinrun_figures.write_figures(figures, tables, test, study.env, before)
+        film = coinrun_watch.write_film(figures, tables, test, study.env, before)
+    write_json(path / "findings.json", findings.to_json(found))
+    write_bytes(path / "findings.md", findings.to_markdown(found).encode())
+    left = [
+        f"finding {claim!r} is left as it is: there is no table of {name}"
+        for (claim, *_), name in gone.items()
+    ]
+    notes = (*left, *written.notes, *film)
+    write_bytes(told, "".join(f"{note}\n" for note in notes).encode())
     return found
+
+
+def _found_before(path: Path, gone: Mapping[tuple[str, str, str], str]) -> list[findings.Finding]:
+    """What was found when tables that are `gone` were there; see `without_tables`."""
+    if not gone:
+        return []
+    source = path / "findings.json"
+    before = findings.read_findings(source) if source.exists() else []
+    stored = {(one.claim, one.statement, one.measure) for one in before}
+    for claim, name in gone.items():
+        if claim not in stored:
+            raise ValueError(
+                f"{path} has no table of {name}, and {source} does not say what was found of "
+                f"{claim[0]!r} when it had one"
+            )
+    return before
 
 
 def _of_test(steps: pa.Table) -> pa.Table:
