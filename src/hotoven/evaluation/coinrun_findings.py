@@ -54,10 +54,10 @@ def coinrun_findings(tables: Tables, before: Sequence[Finding] = ()) -> list[Fin
     where a table, or the row it needs, is not there; but of a run that no longer has a table,
     what was found `before`, when it was there, still holds.
     """
-    then = {_key(one): one for one in before}
+    then = {key_of(one): one for one in before}
     return [
-        then[_key(claim)]
-        if _key(claim) in then and lacking(tables, claim.reads)
+        then[key_of(claim)]
+        if key_of(claim) in then and lacking(tables, claim.reads)
         else _finding(claim, tables)
         for claim in _claims(_sizes(tables))
     ]
@@ -65,11 +65,12 @@ def coinrun_findings(tables: Tables, before: Sequence[Finding] = ()) -> list[Fin
 
 def without_tables(tables: Tables) -> dict[tuple[str, str, str], str]:
     """The claims, statements and measures that rest on a table that is not there, and on which."""
-    absent = {_key(claim): lacking(tables, claim.reads) for claim in _claims(_sizes(tables))}
+    absent = {key_of(claim): lacking(tables, claim.reads) for claim in _claims(_sizes(tables))}
     return {key: names[0] for key, names in absent.items() if names}
 
 
-def _key(one: _Claim | Finding) -> tuple[str, str, str]:
+def key_of(one: _Claim | Finding) -> tuple[str, str, str]:
+    """What makes two findings ones of the same claim: its name, its words and its measure."""
     return one.claim, one.statement, one.measure
 
 

@@ -67,10 +67,15 @@ def write_figures(
     A figure of tables that are not there is left as it is, and noted: it is of when they were. If
     none was drawn then, `before`, what was noted, still holds. Levels are needed with steps only.
     """
-    timeline = Drawing(lambda given: timeline_figure(given, level_set_test, env), FILMED)
+
+    def draw_timeline(given: Tables) -> Figure:
+        assert level_set_test is not None, "there are steps, and no levels"
+        return timeline_figure(given, level_set_test, env)
+
+    figures = {**FIGURES, TIMELINE: Drawing(draw_timeline, FILMED)}
     drawn: dict[str, Figure] = {}
     undrawn, notes = [], []
-    for name, (draw, reads) in {**FIGURES, TIMELINE: timeline}.items():
+    for name, (draw, reads) in figures.items():
         absent = lacking(tables, reads)
         if absent:
             notes.append(_of_then(folder, name, absent[0], before))

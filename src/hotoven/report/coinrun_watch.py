@@ -150,7 +150,7 @@ def announced_death(watched: Watch) -> int:
     return int(announced[leads == middle][0])
 
 
-def timeline_figure(tables: Tables, level_set_test: LevelSet | None, env: CoinRun) -> Figure:
+def timeline_figure(tables: Tables, level_set_test: LevelSet, env: CoinRun) -> Figure:
     """One unseen episode that ended in a catastrophe: what was known, step by step.
 
     Its filmstrip, the mean and the standard deviation of the members' values, and U with its
@@ -162,7 +162,6 @@ def timeline_figure(tables: Tables, level_set_test: LevelSet | None, env: CoinRu
     death = len(episode.actions) - 1  # the step whose action was fatal
     first_alarm = int(watched.alarms.first_step[place])
     first = max(0, min(death - NUM_BEFORE, first_alarm - 5 if first_alarm >= 0 else death))
-    assert level_set_test is not None, "there are steps, and no levels"
     level = level_of(level_set_test, episode.level_index, episode.level_id)
     frames = episode_frames(_for_people(env), level, episode.actions, 16)
     with matplotlib.rc_context(STYLE):

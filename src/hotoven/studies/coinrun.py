@@ -21,7 +21,7 @@ from jax.tree_util import Partial
 from hotoven.envs.coinrun.env import CoinRun
 from hotoven.envs.coinrun.planner import NUM_MOVES
 from hotoven.evaluation import coherence, findings, knowing, outcomes, scores
-from hotoven.evaluation.coinrun_findings import coinrun_findings, without_tables
+from hotoven.evaluation.coinrun_findings import coinrun_findings, key_of, without_tables
 from hotoven.evaluation.coinrun_rows import lacking
 from hotoven.evaluation.live import Said
 from hotoven.mechanisms.acting import ACTING, policies
@@ -322,7 +322,7 @@ def _found_before(path: Path, gone: Mapping[tuple[str, str, str], str]) -> list[
         return []
     source = path / "findings.json"
     before = findings.read_findings(source) if source.exists() else []
-    stored = {(one.claim, one.statement, one.measure) for one in before}
+    stored = set(map(key_of, before))
     for claim, name in gone.items():
         if claim not in stored:
             raise ValueError(
